@@ -1,0 +1,636 @@
+//! JSON as bytes that are known to be valid: read by pointer and edited in place, never parsed into a
+//! tree that nobody reads.
+//!
+//! [`Json::parse`] is the only door. It looks at every byte once: well-formed, UTF-8, no two members
+//! of one name in an object, at most [`DEPTH_MAX`] levels. Whatever comes later only skips over bytes.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
+};
+
+/// How deep arrays and objects may be nested.
+pub const DEPTH_MAX: usize = 128;
+
+/// One JSON value as text. Cheap to clone; parts of it share its memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Json(Bytes);
+
+/// Why bytes are not JSON that we take. Says what is wrong, with line and column.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct JsonError(String);
+
+/// Why an edit cannot be made.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The pointer does not follow RFC 6901.
+    #[error("`{0}` is not a JSON Pointer: it is empty or begins with `/`")]
+    Pointer(String),
+    /// The value is not JSON, or would be nested too deep at its place.
+    #[error("the value for `{pointer}` is not valid JSON: {why}")]
+    Value { pointer: String, why: String },
+    /// There is no object or array that could hold the value.
+    #[error("`{0}` is not inside an object or an array of the data")]
+    NoParent(String),
+    /// An array has no such index and it is not the next one.
+    #[error("`{0}` is beyond the end of its array")]
+    Index(String),
+    /// The data as a whole cannot be removed by an edit.
+    #[error("the data as a whole cannot be removed")]
+    RemoveAll,
+}
+
+impl Json {
+    /// Takes bytes that are one JSON value, white space around it included.
+    ///
+    /// # Errors
+    ///
+    /// See the head of this module. Numbers beyond the range of a 64-bit float are refused as well.
+    pub fn parse(bytes: Bytes) -> Result<Json, JsonError> {
+        check(&bytes, DEPTH_MAX)?;
+        let start = skip_space(&bytes, 0);
+        let end =
+            bytes.len() - bytes.iter().rev().take_while(|it| it.is_ascii_whitespace()).count();
+        Ok(Json(bytes.slice(start..end)))
+    }
+
+    /// What we serialised ourselves, or the store kept for us.
+    pub fn trusted(bytes: Bytes) -> Json {
+        debug_assert!(check(&bytes, DEPTH_MAX).is_ok(), "not valid JSON");
+        Json(bytes)
+    }
+
+    /// The text, without white space around it.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("valid JSON is UTF-8")
+    }
+
+    /// The value as a `T`; none where it is not one.
+    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.0).ok()
+    }
+
+    /// The value at a JSON Pointer (RFC 6901); none where there is no such value or no such pointer.
+    pub fn get(&self, pointer: &str) -> Option<Json> {
+        let mut at = 0;
+        for token in tokens(pointer)? {
+            at = match place(&self.0, at, &token) {
+                Place::There { value, .. } => value.start,
+                Place::Absent { .. } | Place::Nowhere => return None,
+            };
+        }
+        Some(Json(self.0.slice(at..skip_value(&self.0, at))))
+    }
+
+    /// The members of an object, in the order of the text; none where the value is no object.
+    pub fn members(&self) -> Option<impl Iterator<Item = (Cow<'_, str>, Json)>> {
+        (self.0[0] == b'{').then(|| {
+            Entries::of(&self.0, 0).map(|it| (self.key(&it.key), Json(self.0.slice(it.value))))
+        })
+    }
+
+    /// The items of an array; none where the value is no array.
+    pub fn items(&self) -> Option<impl Iterator<Item = Json>> {
+        (self.0[0] == b'[').then(|| Entries::of(&self.0, 0).map(|it| Json(self.0.slice(it.value))))
+    }
+
+    fn key(&self, quoted: &Range<usize>) -> Cow<'_, str> {
+        let raw = &self.0[quoted.start + 1..quoted.end - 1];
+        match std::str::from_utf8(raw) {
+            Ok(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
+            _ => Cow::Owned(unescaped(&self.0[quoted.clone()])),
+        }
+    }
+
+    /// Makes edits one after the other and keeps every byte that none of them touches.
+    ///
+    /// An edit with a value puts it at its pointer: in place of what is there, as a new last member of
+    /// an object, or at the end of an array (index `-`, or its length). An edit without one removes
+    /// what is there, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// The first edit that cannot be made.
+    pub fn edit<'a>(
+        &self,
+        edits: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    ) -> Result<Json, EditError> {
+        let mut text = self.0.to_vec();
+        for (pointer, value) in edits {
+            edit(&mut text, pointer, value)?;
+        }
+        Ok(Json(text.into()))
+    }
+}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+fn check(text: &[u8], depth: usize) -> Result<(), JsonError> {
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    Check { depth }
+        .deserialize(&mut parser)
+        .and_then(|()| parser.end())
+        .map_err(|err| JsonError(err.to_string()))
+}
+
+/// Visits everything and keeps nothing.
+struct Check {
+    depth: usize,
+}
+
+impl Check {
+    fn deeper<E: Error>(&self) -> Result<Check, E> {
+        match self.depth.checked_sub(1) {
+            Some(depth) => Ok(Check { depth }),
+            None => Err(E::custom(format_args!("nested deeper than {DEPTH_MAX} levels"))),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Check {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Check {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self.deeper()?)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let mut keys = Vec::new();
+        while let Some(Key(key)) = members.next_key()? {
+            members.next_value_seed(self.deeper()?)?;
+            keys.push(key);
+        }
+        keys.sort_unstable();
+        match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(A::Error::custom(format_args!("duplicate member `{}`", pair[0]))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The tokens of a JSON Pointer, unescaped; none where it is not one.
+fn tokens(pointer: &str) -> Option<impl Iterator<Item = Cow<'_, str>>> {
+    if !pointer.is_empty() && !pointer.starts_with('/') {
+        return None;
+    }
+    Some(pointer.split('/').skip(1).map(|token| {
+        if token.contains('~') {
+            Cow::Owned(token.replace("~1", "/").replace("~0", "~"))
+        } else {
+            Cow::Borrowed(token)
+        }
+    }))
+}
+
+/// Where a token of a pointer leads from a container.
+enum Place {
+    There {
+        entry: Range<usize>,
+        value: Range<usize>,
+        comma: Option<usize>,
+    },
+    /// It could be added here; `first` when the container is empty.
+    Absent {
+        at: usize,
+        first: bool,
+        object: bool,
+    },
+    /// The value is no container, or the array has no such index.
+    Nowhere,
+}
+
+fn place(text: &[u8], container: usize, token: &str) -> Place {
+    let object = match text[container] {
+        b'{' => true,
+        b'[' => false,
+        _ => return Place::Nowhere,
+    };
+    let index = if object { None } else { array_index(token) };
+    let mut comma = None;
+    let mut end = None;
+    let mut count = 0;
+    for entry in Entries::of(text, container) {
+        let found =
+            if object { is_key(&text[entry.key.clone()], token) } else { index == Some(count) };
+        if found {
+            let start = if object { entry.key.start } else { entry.value.start };
+            return Place::There { entry: start..entry.value.end, value: entry.value, comma };
+        }
+        end = Some(entry.value.end);
+        comma = Some(skip_space(text, entry.value.end));
+        count += 1;
+    }
+    if object || token == "-" || index == Some(count) {
+        Place::Absent { at: end.unwrap_or(container + 1), first: end.is_none(), object }
+    } else {
+        Place::Nowhere
+    }
+}
+
+fn array_index(token: &str) -> Option<usize> {
+    let canonical = token == "0" || !token.starts_with('0');
+    (canonical && token.bytes().all(|it| it.is_ascii_digit())).then(|| token.parse().ok()).flatten()
+}
+
+fn is_key(quoted: &[u8], token: &str) -> bool {
+    let raw = &quoted[1..quoted.len() - 1];
+    raw == token.as_bytes() && !token.contains('\\')
+        || memchr::memchr(b'\\', raw).is_some() && unescaped(quoted) == token
+}
+
+fn unescaped(quoted: &[u8]) -> String {
+    serde_json::from_slice(quoted).expect("a key of valid JSON is a valid string")
+}
+
+fn edit(text: &mut Vec<u8>, pointer: &str, value: Option<&str>) -> Result<(), EditError> {
+    let mut tokens =
+        tokens(pointer).ok_or_else(|| EditError::Pointer(pointer.to_owned()))?.peekable();
+    let mut depth = 0;
+    let mut at = 0;
+    let mut last = Place::There { entry: 0..text.len(), value: 0..text.len(), comma: None };
+    while let Some(token) = tokens.next() {
+        depth += 1;
+        last = place(text, at, &token);
+        match &last {
+            Place::There { value, .. } => at = value.start,
+            Place::Absent { .. } | Place::Nowhere if value.is_none() => return Ok(()),
+            Place::Absent { at, first, object } if tokens.peek().is_none() => {
+                let value = checked(pointer, value.unwrap_or_default(), depth)?;
+                let comma = if *first { "" } else { "," };
+                let new = if *object {
+                    format!("{comma}{}:{value}", serde_json::Value::from(&*token))
+                } else {
+                    format!("{comma}{value}")
+                };
+                text.splice(*at..*at, new.into_bytes());
+                return Ok(());
+            }
+            Place::Absent { .. } => return Err(EditError::NoParent(pointer.to_owned())),
+            Place::Nowhere if text[at] == b'[' => return Err(EditError::Index(pointer.to_owned())),
+            Place::Nowhere => return Err(EditError::NoParent(pointer.to_owned())),
+        }
+    }
+    let Place::There { entry, value: old, comma } = last else {
+        unreachable!("every other place returned above");
+    };
+    match value {
+        Some(value) => {
+            let value = checked(pointer, value, depth)?;
+            text.splice(old, value.bytes());
+        }
+        None if pointer.is_empty() => return Err(EditError::RemoveAll),
+        None => {
+            text.drain(with_comma(text, entry, comma));
+        }
+    }
+    Ok(())
+}
+
+/// An entry goes together with the comma before it; the first one with the comma after it.
+fn with_comma(text: &[u8], entry: Range<usize>, comma_before: Option<usize>) -> Range<usize> {
+    let after = skip_space(text, entry.end);
+    match comma_before {
+        Some(comma) => comma..entry.end,
+        None if text[after] == b',' => entry.start..skip_space(text, after + 1),
+        None => entry,
+    }
+}
+
+fn checked<'a>(pointer: &str, value: &'a str, depth: usize) -> Result<&'a str, EditError> {
+    check(value.as_bytes(), DEPTH_MAX.saturating_sub(depth))
+        .map_err(|err| EditError::Value { pointer: pointer.to_owned(), why: err.to_string() })?;
+    Ok(value.trim())
+}
+
+/// The members of an object, or the items of an array.
+struct Entries<'a> {
+    text: &'a [u8],
+    object: bool,
+    at: usize,
+}
+
+struct Entry {
+    /// With its quotes; empty for an item.
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Entries<'_> {
+    fn of(text: &[u8], container: usize) -> Entries<'_> {
+        Entries { text, object: text[container] == b'{', at: container + 1 }
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        let mut at = skip_space(self.text, self.at);
+        if self.text[at] == b',' {
+            at = skip_space(self.text, at + 1);
+        }
+        if matches!(self.text[at], b'}' | b']') {
+            return None;
+        }
+        let mut key = at..at;
+        if self.object {
+            key.end = skip_string(self.text, at);
+            let colon = skip_space(self.text, key.end);
+            at = skip_space(self.text, colon + 1);
+        }
+        self.at = skip_value(self.text, at);
+        Some(Entry { key, value: at..self.at })
+    }
+}
+
+fn skip_space(text: &[u8], at: usize) -> usize {
+    at + text[at..].iter().take_while(|it| matches!(it, b' ' | b'\t' | b'\n' | b'\r')).count()
+}
+
+/// From the opening quote to behind the closing one.
+fn skip_string(text: &[u8], quote: usize) -> usize {
+    let mut at = quote + 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', &text[at..]).expect("a string of valid JSON ends");
+        match text[at] {
+            b'"' => return at + 1,
+            _ => at += 2,
+        }
+    }
+}
+
+fn skip_value(text: &[u8], at: usize) -> usize {
+    match text[at] {
+        b'"' => skip_string(text, at),
+        b'{' | b'[' => skip_container(text, at),
+        _ => {
+            let ends = |it: &u8| matches!(it, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+            text[at..].iter().position(ends).map_or(text.len(), |length| at + length)
+        }
+    }
+}
+
+fn skip_container(text: &[u8], bracket: usize) -> usize {
+    let mut depth = 0;
+    let mut at = bracket;
+    loop {
+        match text[at] {
+            b'"' => {
+                at = skip_string(text, at);
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            return at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn json(text: &str) -> Json {
+        Json::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap()
+    }
+
+    fn refused(text: &str, why: &str) {
+        let err = Json::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap_err().to_string();
+        assert!(err.contains(why), "{text}: {err}");
+    }
+
+    #[test]
+    fn what_is_not_plain_json_is_refused() {
+        refused("", "EOF");
+        refused("{} {}", "trailing");
+        refused(r#"{"a":1,"a":2}"#, "duplicate member `a`");
+        refused(r#"{"a":1,"\u0061":2}"#, "duplicate member `a`");
+        refused(r#"[{"x":{"b":1,"c":2,"b":3}}]"#, "duplicate member `b`");
+        refused(r#"["\ud800"]"#, "hex escape");
+        refused("[1e999]", "out of range");
+        refused("[01]", "invalid number");
+        refused(&"[".repeat(200), "recursion limit");
+        assert!(Json::parse(Bytes::from_static(b"\"\xff\"")).is_err());
+    }
+
+    #[test]
+    fn white_space_around_the_value_is_left_out() {
+        assert_eq!(json(" \n{ \"a\": 1 }\t").text(), "{ \"a\": 1 }");
+    }
+
+    #[test]
+    fn values_are_read_by_pointer() {
+        let it =
+            json(r#" {"a" : [ 1, {"b~/c": "x\"]"} ,[]], "": true, "\u00e9":9007199254740993} "#);
+        let check = |pointer: &str, value: Option<&str>| {
+            assert_eq!(it.get(pointer).as_ref().map(Json::text), value, "{pointer}");
+        };
+        check("/a/0", Some("1"));
+        check("/a/1/b~0~1c", Some(r#""x\"]""#));
+        check("/a/2", Some("[]"));
+        check("/a/3", None);
+        check("/a/-", None);
+        check("/a/00", None);
+        check("/a/+0", None);
+        check("/", Some("true"));
+        check("/é", Some("9007199254740993"));
+        check("/a/0/x", None);
+        check("a", None);
+        check("", Some(it.text()));
+    }
+
+    fn edited(before: &str, pointer: &str, value: Option<&str>, after: &str) {
+        assert_eq!(json(before).edit([(pointer, value)]).unwrap().text(), after);
+    }
+
+    #[test]
+    fn a_value_is_replaced_where_it_stands() {
+        edited(r#"{ "a" : 1 , "b":2 }"#, "/a", Some(" [7] "), r#"{ "a" : [7] , "b":2 }"#);
+        edited("[1, 2]", "/1", Some("3"), "[1, 3]");
+        edited("[1, 2]", "", Some("{}"), "{}");
+    }
+
+    #[test]
+    fn a_new_value_comes_last() {
+        edited("{}", "/a", Some("1"), r#"{"a":1}"#);
+        edited(r#"{ "b": 2 }"#, "/a\"", Some("1"), r#"{ "b": 2,"a\"":1 }"#);
+        edited(r#"{"x":{}}"#, "/x/y", Some("1"), r#"{"x":{"y":1}}"#);
+        edited("[]", "/-", Some("1"), "[1]");
+        edited("[1 ]", "/1", Some("2"), "[1,2 ]");
+    }
+
+    #[test]
+    fn a_removed_value_takes_one_comma_along() {
+        edited(r#"{ "a":1, "b":2, "c":3 }"#, "/a", None, r#"{ "b":2, "c":3 }"#);
+        edited(r#"{ "a":1, "b":2, "c":3 }"#, "/b", None, r#"{ "a":1, "c":3 }"#);
+        edited(r#"{ "a":1, "b":2, "c":3 }"#, "/c", None, r#"{ "a":1, "b":2 }"#);
+        edited(r#"{ "a":1 }"#, "/a", None, "{  }");
+        edited("[1,2]", "/0", None, "[2]");
+        edited("[1,2]", "/5", None, "[1,2]");
+        edited(r#"{"a":1}"#, "/b/c", None, r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn an_edit_that_cannot_be_made_says_why() {
+        let check = |pointer: &str, value: Option<&str>, why: EditError| {
+            assert_eq!(json(r#"{"a":[1]}"#).edit([(pointer, value)]).unwrap_err(), why);
+        };
+        check("a", None, EditError::Pointer("a".to_owned()));
+        check("", None, EditError::RemoveAll);
+        check("/b/c", Some("1"), EditError::NoParent("/b/c".to_owned()));
+        check("/a/0/c", Some("1"), EditError::NoParent("/a/0/c".to_owned()));
+        check("/a/2", Some("1"), EditError::Index("/a/2".to_owned()));
+        let bad = json("{}").edit([("/a", Some("{"))]).unwrap_err();
+        assert!(bad.to_string().starts_with("the value for `/a` is not valid JSON"), "{bad}");
+        let deep = "[".repeat(127) + &"]".repeat(127);
+        assert!(json(r#"{"a":{}}"#).edit([("/a/b", Some(&*deep))]).is_err());
+        assert!(json("{}").edit([("/b", Some(&*deep))]).is_ok());
+    }
+
+    /// Documents, pointers and edits by chance: what we do to the text is what a tree would become.
+    #[test]
+    fn edits_of_the_text_are_edits_of_the_tree() {
+        let seed = rand::random();
+        println!("seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        for _ in 0..3_000 {
+            let mut tree = any_value(&mut rng, 4);
+            let text = if rng.random() {
+                serde_json::to_string_pretty(&tree).unwrap()
+            } else {
+                tree.to_string()
+            };
+            let pointer = any_pointer(&mut rng, &tree);
+            let new = rng.random::<bool>().then(|| any_value(&mut rng, 1));
+            let got = json(&text);
+            assert_eq!(
+                got.get(&pointer).map(|it| it.read::<Value>().unwrap()),
+                tree.pointer(&pointer).cloned(),
+                "{pointer} of {text}"
+            );
+            let value = new.as_ref().map(Value::to_string);
+            let Ok(got) = got.edit([(pointer.as_str(), value.as_deref())]) else { continue };
+            edit_tree(&mut tree, &pointer, new);
+            let reparsed = json(got.text());
+            assert_eq!(reparsed.read::<Value>().unwrap(), tree, "{pointer} of {text}");
+        }
+    }
+
+    const KEYS: [&str; 5] = ["a", "b/~", "\"", "\\", "é"];
+
+    fn any_value(rng: &mut StdRng, depth: u32) -> Value {
+        match rng.random_range(0..if depth == 0 { 4 } else { 7 }) {
+            0 => Value::Null,
+            1 => Value::from(rng.random::<i64>()),
+            2 => Value::from(KEYS[rng.random_range(0..KEYS.len())]),
+            3 => Value::from("a,]}:{[\\\" b"),
+            4 => (0..rng.random_range(0..4)).map(|_| any_value(rng, depth - 1)).collect(),
+            _ => (0..rng.random_range(0..4))
+                .map(|index| (KEYS[index].to_owned(), any_value(rng, depth - 1)))
+                .collect(),
+        }
+    }
+
+    fn any_pointer(rng: &mut StdRng, tree: &Value) -> String {
+        let mut pointer = String::new();
+        let mut at = tree;
+        while rng.random_range(0..5) > 0 {
+            let token = match at {
+                Value::Object(_) => KEYS[rng.random_range(0..KEYS.len())].to_owned(),
+                Value::Array(items) => rng.random_range(0..=items.len()).to_string(),
+                _ => break,
+            };
+            pointer = format!("{pointer}/{}", token.replace('~', "~0").replace('/', "~1"));
+            match tree.pointer(&pointer) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        pointer
+    }
+
+    fn edit_tree(tree: &mut Value, pointer: &str, new: Option<Value>) {
+        let Some((parent, token)) = pointer.rsplit_once('/') else {
+            *tree = new.unwrap();
+            return;
+        };
+        let token = token.replace("~1", "/").replace("~0", "~");
+        match (tree.pointer_mut(parent).unwrap(), new) {
+            (Value::Object(members), Some(new)) => _ = members.insert(token, new),
+            (Value::Object(members), None) => _ = members.remove(&token),
+            (Value::Array(items), Some(new)) => {
+                let index: usize = token.parse().unwrap();
+                if index == items.len() { items.push(new) } else { items[index] = new }
+            }
+            (Value::Array(items), None) => {
+                let index = token.parse::<usize>().unwrap();
+                if index < items.len() {
+                    items.remove(index);
+                }
+            }
+            _ => unreachable!(),
+        }
+    }
+}
