@@ -71,10 +71,7 @@ mod tests {
 
     #[test]
     fn the_profile_id_goes_and_the_alternate_id_comes() {
-        check(
-            &plugin("/AlternateId", true),
-            r#"{"AlternateId":{"Id":"L-7","Type":"Loyalty"}}"#,
-        );
+        check(&plugin("/AlternateId", true), r#"{"AlternateId":{"Id":"L-7","Type":"Loyalty"}}"#);
     }
 
     #[test]

@@ -58,7 +58,8 @@ unsafe impl GlobalAlloc for Bump {
             }
             return same;
         }
-        let new = unsafe { self.alloc(Layout::from_size_align_unchecked(new_size, layout.align())) };
+        let new =
+            unsafe { self.alloc(Layout::from_size_align_unchecked(new_size, layout.align())) };
         if !new.is_null() {
             unsafe { block.copy_to_nonoverlapping(new, layout.size().min(new_size)) };
         }

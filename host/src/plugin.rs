@@ -1,0 +1,193 @@
+//! The plugin: a Wasm component with a name, in immutable versions that are named by their digest.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::event::{Tenant, Violation};
+
+/// The SHA-256 of some bytes. As text: `sha256:` and 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|it| write!(f, "{it:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Violation;
+
+    fn from_str(text: &str) -> Result<Digest, Violation> {
+        let wrong = || Violation::new("digest", "must be `sha256:` and 64 hex digits");
+        let hex = text.strip_prefix("sha256:").ok_or_else(wrong)?;
+        if hex.len() != 64 || !hex.bytes().all(|it| it.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+        }
+        Ok(Digest(digest))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The name of a plugin: 1 to 63 of `a` to `z`, `0` to `9` and `-`, beginning with a letter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PluginName(String);
+
+impl PluginName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for PluginName {
+    type Error = Violation;
+
+    fn try_from(name: String) -> Result<PluginName, Violation> {
+        let letter = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+        if (1..=63).contains(&name.len())
+            && name.as_bytes()[0].is_ascii_lowercase()
+            && name.bytes().all(letter)
+        {
+            Ok(PluginName(name))
+        } else {
+            let rule = "must be 1 to 63 of `a` to `z`, `0` to `9` and `-`, beginning with a letter";
+            Err(Violation::new("name", rule))
+        }
+    }
+}
+
+impl fmt::Display for PluginName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which functions a plugin has: the world of `plugin.wit` that it targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum World {
+    #[serde(rename = "hookyard:plugin/filter-plugin@1")]
+    Filter,
+    #[serde(rename = "hookyard:plugin/transform-plugin@1")]
+    Transform,
+    #[serde(rename = "hookyard:plugin/plugin@1")]
+    Both,
+}
+
+/// What a plugin says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub name: String,
+    pub version: String,
+    pub summary: String,
+    /// JSON Schema 2020-12 of the configuration of a step.
+    pub config_schema: Option<Value>,
+    /// The JSON Pointers that the plugin can read; none: it can read everything.
+    pub reads: Option<Vec<String>>,
+}
+
+/// One upload. Immutable.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginVersion {
+    pub name: PluginName,
+    /// None for a plugin that the operator shares with all tenants.
+    #[serde(skip)]
+    pub tenant: Option<Tenant>,
+    pub digest: Digest,
+    pub size_bytes: u64,
+    pub world: World,
+    pub manifest: Manifest,
+    pub created_at_ms: i64,
+    /// Whether a step that follows the name runs this version.
+    pub current: bool,
+}
+
+/// How a subscription names a plugin: by its name, and so following its current version, or by a
+/// digest, and so pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum PluginRef {
+    Name(PluginName),
+    Digest(Digest),
+}
+
+impl TryFrom<String> for PluginRef {
+    type Error = Violation;
+
+    fn try_from(text: String) -> Result<PluginRef, Violation> {
+        if text.starts_with("sha256:") {
+            text.parse().map(PluginRef::Digest)
+        } else {
+            PluginName::try_from(text).map(PluginRef::Name)
+        }
+    }
+}
+
+impl From<PluginRef> for String {
+    fn from(it: PluginRef) -> String {
+        match it {
+            PluginRef::Name(name) => name.0,
+            PluginRef::Digest(digest) => digest.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written() {
+        let digest = Digest::of(b"");
+        let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(digest.to_string(), text);
+        assert_eq!(text.parse(), Ok(digest));
+        assert!("sha256:e3".parse::<Digest>().is_err());
+        assert!(text[7..].parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn a_step_follows_a_name_or_pins_a_digest() {
+        let name = PluginRef::try_from("minimize".to_owned()).unwrap();
+        assert!(matches!(name, PluginRef::Name(_)));
+        let digest = PluginRef::try_from(Digest::of(b"x").to_string()).unwrap();
+        assert!(matches!(digest, PluginRef::Digest(_)));
+        for wrong in ["", "Minimize", "a/b", "sha256:0", "9a", &"a".repeat(64)] {
+            assert!(PluginRef::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The one engine: how code is compiled, how instances are kept, and what counts their time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    Strategy,
+};
+
+/// What a run may use. The operator's ceilings.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub filter_ms: u64,
+    pub transform_ms: u64,
+    pub configure_ms: u64,
+    pub memory_bytes_max: usize,
+    /// Everything that one run answers; less where the event is small, see [`Limits::output_bytes`].
+    pub output_bytes_max: usize,
+    /// How many runs there can be at the same time.
+    pub runs_max: u32,
+}
+
+impl Limits {
+    /// What a run on an event of this size may answer.
+    pub(crate) fn output_bytes(&self, data_bytes: usize) -> usize {
+        (4 * data_bytes + 64 * 1024).min(self.output_bytes_max)
+    }
+}
+
+/// One tick of the clock that stops runs.
+const TICK: Duration = Duration::from_millis(1);
+/// Ticks without a run after which the ticker sleeps until there is one.
+const TICKS_IDLE_MAX: u32 = 100;
+
+pub(super) fn engine(limits: &Limits) -> wasmtime::Result<Engine> {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        // The same bits on every processor, so that a run can be repeated anywhere.
+        .cranelift_nan_canonicalization(true)
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .memory_init_cow(true)
+        .wasm_backtrace_max_frames(None)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_relaxed_simd(false)
+        .wasm_tail_call(false)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    Engine::new(&config)
+}
+
+fn pool(limits: &Limits) -> PoolingAllocationConfig {
+    // Beside the runs there may be uploads on trial.
+    let instances = limits.runs_max + 4;
+    // Keeping pages pays when the kernel can tell which of them were written; a blind reset does not.
+    let resident =
+        if PoolingAllocationConfig::is_pagemap_scan_available() { 256 << 10 } else { 128 << 10 };
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * 8)
+        .max_core_instances_per_component(8)
+        .total_memories(instances * 2)
+        .max_memories_per_component(2)
+        .max_memory_size(limits.memory_bytes_max)
+        .total_tables(instances * 8)
+        .max_tables_per_component(8)
+        .table_elements(20_000)
+        .linear_memory_keep_resident(resident)
+        .table_keep_resident(resident)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// Advances the engine's epoch every millisecond while there are runs, and costs nothing otherwise.
+pub(super) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    runs: AtomicU64,
+    asleep: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: &Engine) -> std::io::Result<Ticker> {
+        let shared = Arc::new(Shared {
+            runs: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        });
+        let engine = engine.clone();
+        let thread = thread::Builder::new().name("plugin-ticker".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || tick(&engine, &shared)
+        })?;
+        Ok(Ticker { shared, thread: Some(thread) })
+    }
+
+    /// To be called when a run begins.
+    pub(super) fn run_begins(&self) {
+        self.shared.runs.fetch_add(1, Ordering::SeqCst);
+        if self.shared.asleep.load(Ordering::SeqCst)
+            && let Some(thread) = &self.thread
+        {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A ticker that panicked has nothing left to stop.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn tick(engine: &Engine, shared: &Shared) {
+    let mut seen = 0;
+    let mut idle = 0;
+    while !shared.stopped.load(Ordering::SeqCst) {
+        thread::sleep(TICK);
+        engine.increment_epoch();
+        let runs = shared.runs.load(Ordering::SeqCst);
+        idle = if runs == seen { idle + 1 } else { 0 };
+        seen = runs;
+        if idle < TICKS_IDLE_MAX {
+            continue;
+        }
+        // A run that begins between these lines sees that we sleep, or we see that it began.
+        shared.asleep.store(true, Ordering::SeqCst);
+        while shared.runs.load(Ordering::SeqCst) == seen && !shared.stopped.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        shared.asleep.store(false, Ordering::SeqCst);
+        idle = 0;
+    }
+}

@@ -1,0 +1,307 @@
+//! Runs plugins. The only room that knows wasmtime.
+//!
+//! `check` makes sure that an upload is a plugin; `engine` says how code is compiled and instances are
+//! kept; `cache` keeps compiled code; `run` is one run of one plugin; `pipeline` is all the steps of a
+//! subscription, one after the other.
+
+mod bindings;
+mod cache;
+mod check;
+mod engine;
+mod pipeline;
+mod run;
+mod standard;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use crate::plugin::{Digest, Manifest, World};
+use cache::Cache;
+use check::Contract;
+use engine::Ticker;
+use run::{Loaded, Run};
+
+pub use check::Refusal;
+pub use engine::Limits;
+pub use pipeline::{Addressee, Outcome, Step};
+pub use standard::STANDARD_PLUGINS;
+
+/// How many empty runs tell what one costs.
+const TRIALS: usize = 21;
+/// How many plugins are kept loaded.
+const LOADED_MAX: usize = 4_096;
+
+/// Why a run has no verdict. Each kind has a code that people search by.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("the plugin trapped: {0}")]
+    Trap(String),
+    #[error("the plugin used up its {budget_ms} ms")]
+    Time { budget_ms: u128 },
+    #[error("the plugin wanted more than {bytes_max} bytes of memory")]
+    Memory { bytes_max: usize },
+    #[error("the plugin answered more than {bytes_max} bytes")]
+    Output { bytes_max: usize },
+    #[error(
+        "the plugin had more than {} bytes of data searched or edited",
+        run::SEARCHED_BYTES_MAX
+    )]
+    Search,
+    #[error("the plugin's verdict cannot be carried out: {0}")]
+    Verdict(String),
+    #[error("the plugin refuses its configuration: {0}")]
+    Configuration(String),
+    /// Not at run time, but when a plugin is loaded.
+    #[error("the plugin does not fit: {0}")]
+    Unfit(String),
+    /// Not the plugin's fault.
+    #[error("the plugin could not be run: {0}")]
+    Host(String),
+}
+
+impl Fault {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Fault::Trap(_) => "plugin-trap",
+            Fault::Time { .. } => "plugin-timeout",
+            Fault::Memory { .. } => "plugin-out-of-memory",
+            Fault::Output { .. } => "plugin-output-too-large",
+            Fault::Search => "plugin-search-too-large",
+            Fault::Verdict(_) => "plugin-bad-verdict",
+            Fault::Configuration(_) => "plugin-bad-configuration",
+            Fault::Unfit(_) => "plugin-unfit",
+            Fault::Host(_) => "plugin-not-run",
+        }
+    }
+}
+
+/// What an accepted upload is.
+#[derive(Debug)]
+pub struct Uploaded {
+    pub digest: Digest,
+    pub world: World,
+    pub manifest: Manifest,
+    pub compile_time: Duration,
+    /// The median of a fresh instance that is asked nothing.
+    pub empty_run_time: Duration,
+}
+
+/// Where the file of a plugin is read when it is not loaded yet.
+pub type Files = Box<dyn Fn(Digest) -> anyhow::Result<Bytes> + Send + Sync>;
+
+/// The engine, and the plugins that are loaded into it.
+pub struct Runtime {
+    engine: Engine,
+    linker: Linker<Run>,
+    ticker: Ticker,
+    limits: Limits,
+    contract: Contract,
+    cache: Cache,
+    files: Files,
+    loaded: RwLock<HashMap<Digest, Arc<Loaded>>>,
+    /// Compiling takes a core and much memory: one at a time.
+    compiling: Mutex<()>,
+}
+
+impl Runtime {
+    /// `cache` is a folder for compiled code, whose files are authenticated with `key`.
+    ///
+    /// # Errors
+    ///
+    /// The engine cannot be set up on this machine, or the folder cannot be used.
+    pub fn new(
+        limits: Limits,
+        cache: &Path,
+        key: [u8; 32],
+        files: Files,
+    ) -> anyhow::Result<Runtime> {
+        let engine = engine::engine(&limits)?;
+        Ok(Runtime {
+            linker: run::linker(&engine)?,
+            ticker: Ticker::start(&engine)?,
+            limits,
+            contract: Contract::new(),
+            cache: Cache::open(cache, key, &engine)?,
+            files,
+            loaded: RwLock::default(),
+            compiling: Mutex::default(),
+            engine,
+        })
+    }
+
+    /// Checks, compiles and tries an uploaded file. Takes a moment: not for a thread that others wait for.
+    ///
+    /// # Errors
+    ///
+    /// The file is not a plugin; the refusal says why.
+    pub fn upload(&self, file: &[u8]) -> Result<Uploaded, Refusal> {
+        let digest = Digest::of(file);
+        let start = Instant::now();
+        let plugin = self.compile(digest, file)?;
+        let compile_time = start.elapsed();
+        let world = plugin.world().expect("the contract has been checked");
+
+        let mut times = Vec::with_capacity(TRIALS);
+        for _ in 0..TRIALS {
+            let start = Instant::now();
+            plugin
+                .empty_run(self)
+                .map_err(|fault| Refusal::new(fault.code(), fault.to_string()))?;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        let manifest = plugin.manifest.clone();
+        self.keep(plugin);
+        Ok(Uploaded { digest, world, manifest, compile_time, empty_run_time: times[TRIALS / 2] })
+    }
+
+    /// Tries whether a plugin takes a configuration that fits its schema.
+    ///
+    /// # Errors
+    ///
+    /// What the plugin says against it, or why it could not be asked.
+    pub fn try_configuration(&self, digest: Digest, config: &str) -> Result<(), Fault> {
+        self.plugin(digest)?.configure(self, config)
+    }
+
+    fn plugin(&self, digest: Digest) -> Result<Arc<Loaded>, Fault> {
+        let loaded = self.loaded.read().expect("no holder of this lock panics");
+        if let Some(plugin) = loaded.get(&digest) {
+            return Ok(Arc::clone(plugin));
+        }
+        drop(loaded);
+        let plugin = match self.cache.load(&self.engine, digest) {
+            Some(component) => Loaded::new(self, digest, &component)?,
+            None => {
+                let file = (self.files)(digest).map_err(|err| Fault::Host(format!("{err:#}")))?;
+                self.compile(digest, &file).map_err(|refusal| Fault::Host(refusal.detail))?
+            }
+        };
+        Ok(self.keep(plugin))
+    }
+
+    fn keep(&self, plugin: Loaded) -> Arc<Loaded> {
+        let plugin = Arc::new(plugin);
+        let mut loaded = self.loaded.write().expect("no holder of this lock panics");
+        if loaded.len() >= LOADED_MAX {
+            // Whichever goes is loaded again in a fraction of a millisecond when it is needed.
+            let any = loaded.keys().next().copied();
+            any.map(|digest| loaded.remove(&digest));
+        }
+        loaded.insert(plugin.digest, Arc::clone(&plugin));
+        plugin
+    }
+
+    fn compile(&self, digest: Digest, file: &[u8]) -> Result<Loaded, Refusal> {
+        let component = self.contract.component(file)?;
+        let code = {
+            let _one = self.compiling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.engine.precompile_component(&component).map_err(|err| {
+                Refusal::new("cannot-compile", format!("the file cannot be compiled: {err:#}"))
+            })?
+        };
+        if let Err(err) = self.cache.store(digest, &code) {
+            tracing::warn!(%digest, %err, "a compiled plugin cannot be kept");
+        }
+        #[expect(unsafe_code, reason = "these bytes were compiled a moment ago")]
+        let component = unsafe { Component::deserialize(&self.engine, &code) };
+        let component =
+            component.map_err(|err| Refusal::new("cannot-compile", format!("{err:#}")))?;
+        Loaded::new(self, digest, &component)
+            .map_err(|fault| Refusal::new(fault.code(), fault.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event::{Attributes, Content, Data, Event, Tenant};
+    use crate::json::Json;
+
+    pub(super) fn runtime(folder: &Path) -> Runtime {
+        let limits = Limits {
+            filter_ms: 5,
+            transform_ms: 20,
+            configure_ms: 250,
+            memory_bytes_max: 32 << 20,
+            output_bytes_max: 1 << 20,
+            runs_max: 4,
+        };
+        let files: Files = Box::new(|digest| {
+            let standard = STANDARD_PLUGINS.iter().find(|(_, file)| Digest::of(file) == digest);
+            standard
+                .map(|(_, file)| Bytes::from_static(file))
+                .ok_or(anyhow::anyhow!("no such file"))
+        });
+        Runtime::new(limits, folder, [7; 32], files).unwrap()
+    }
+
+    fn event(data: &str) -> Arc<Event> {
+        let pairs = [("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t")];
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let data = Json::parse(Bytes::copy_from_slice(data.as_bytes())).unwrap();
+        Arc::new(Event {
+            id: Uuid::now_v7(),
+            tenant: Tenant::new("t").unwrap(),
+            format: "cloudevents",
+            content: Content {
+                attributes: Attributes::new(pairs).unwrap(),
+                data: Some(Data::Json(data)),
+            },
+            alternate_ids: vec![("Loyalty".to_owned(), "L-7".to_owned())],
+            accepted_at_ms: 0,
+            revision: 0,
+        })
+    }
+
+    fn standard(name: &str) -> Digest {
+        Digest::of(STANDARD_PLUGINS.iter().find(|(it, _)| *it == name).unwrap().1)
+    }
+
+    #[test]
+    fn perf() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = runtime(folder.path());
+        for (name, file) in STANDARD_PLUGINS {
+            let it = runtime.upload(file).unwrap();
+            println!("{name}: {:?} {:?} {:?}", it.world, it.compile_time, it.empty_run_time);
+            println!("{}", it.manifest.config_schema.unwrap());
+        }
+        let big = format!(
+            r#"{{"ProfileId":1024,"Data":[{}]}}"#,
+            vec![r#"{"a":"bbbbbbbbbbbbbbbbbbbb"}"#; 30].join(",")
+        );
+        println!("{}", big.len());
+        let event = event(&big);
+        let to = Addressee { subscription: "s", format: "cloudevents", locale: None };
+        for (name, config) in [
+            ("minimize", r#"{"remove":["/Data"]}"#),
+            (
+                "alternate-id",
+                r#"{"kind":"Loyalty","profile_id":"/ProfileId","put":"/AlternateId","typed":true}"#,
+            ),
+            (
+                "filter",
+                r#"{"when":{"all":[{"at":"/ProfileId","gte":1000},{"at":"/Data/0/a","prefix":"b"}]}}"#,
+            ),
+        ] {
+            let steps = [Step { plugin: standard(name), config: config.to_owned() }];
+            let outcome = runtime.run(&event, &steps, &to).unwrap();
+            println!("{outcome:?}");
+            let n = 20_000;
+            let start = Instant::now();
+            for _ in 0..n {
+                runtime.run(&event, &steps, &to).unwrap();
+            }
+            println!("{name}: {:?}", start.elapsed() / n);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! All the steps of a pipeline on one event.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::bindings::hookyard::plugin::types::{
+    self, CallContext, Decision, NewData, Output, Verdict,
+};
+use super::run::{Answer, Input, SEARCHED_BYTES_MAX};
+use super::{Fault, Runtime};
+use crate::delivery::Reason;
+use crate::event::{Content, Data, Event};
+use crate::json::Json;
+use crate::plugin::Digest;
+
+/// The most parts that an event can be split into.
+const PARTS_MAX: usize = 64;
+
+/// One step: a plugin's version with its configuration, JSON text that fits the plugin's schema.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    pub plugin: Digest,
+    pub config: String,
+}
+
+/// What a pipeline says of an event.
+#[derive(Debug, PartialEq)]
+pub enum Outcome {
+    /// What is delivered, in order: one event, or the parts of a split that no later step dropped.
+    Deliver(Vec<Arc<Content>>),
+    /// A plugin decided that the subscription does not get it.
+    Drop(Reason),
+    /// A plugin cannot handle it, or has no verdict at all.
+    Fail(Reason),
+}
+
+/// For whom a pipeline runs; the same for all attempts of a delivery.
+#[derive(Clone, Debug)]
+pub struct Addressee<'a> {
+    pub subscription: &'a str,
+    pub format: &'a str,
+    pub locale: Option<&'a str>,
+}
+
+impl Runtime {
+    /// Runs steps one after the other, each on what the one before it made of the event.
+    ///
+    /// # Errors
+    ///
+    /// A plugin could not be run at all, and it is not its fault: to be tried again.
+    pub fn run(
+        &self,
+        event: &Arc<Event>,
+        steps: &[Step],
+        addressee: &Addressee<'_>,
+    ) -> Result<Outcome, Fault> {
+        let context = CallContext {
+            subscription: addressee.subscription.to_owned(),
+            format: addressee.format.to_owned(),
+            locale: addressee.locale.map(str::to_owned),
+            received_ms: event.accepted_at_ms.unsigned_abs(),
+        };
+        let mut parts = vec![Arc::new(event.content.clone())];
+        let mut dropped = None;
+        for (at, step) in steps.iter().enumerate() {
+            let mut next = Vec::new();
+            for content in parts {
+                match self.step(event, &content, step, &context) {
+                    Ok(Verdict::Pass) => next.push(content),
+                    Ok(Verdict::Drop(reason)) => dropped = Some(reason),
+                    Ok(Verdict::Fail(reason)) => return Ok(Outcome::Fail(reason.into())),
+                    Ok(Verdict::Replace(output)) => {
+                        match self.outputs(&content, [(None, output)]) {
+                            Ok(changed) => next.extend(changed),
+                            Err(fault) => return failed(at, step, fault),
+                        }
+                    }
+                    Ok(Verdict::Split(outputs)) => match self.split(&content, outputs) {
+                        Ok(changed) => next.extend(changed),
+                        Err(fault) => return failed(at, step, fault),
+                    },
+                    Err(fault) => return failed(at, step, fault),
+                }
+            }
+            if next.len() > PARTS_MAX {
+                let fault = Fault::Verdict(format!("more than {PARTS_MAX} parts of one event"));
+                return failed(at, step, fault);
+            }
+            parts = next;
+        }
+        Ok(match dropped {
+            Some(reason) if parts.is_empty() => {
+                Outcome::Drop(reason.map_or_else(|| Reason::code("dropped"), Reason::from))
+            }
+            _ => Outcome::Deliver(parts),
+        })
+    }
+
+    fn step(
+        &self,
+        event: &Arc<Event>,
+        content: &Arc<Content>,
+        step: &Step,
+        context: &CallContext,
+    ) -> Result<Verdict, Fault> {
+        let input = Input { event: Arc::clone(event), content: Arc::clone(content) };
+        match self.plugin(step.plugin)?.run(self, input, &step.config, context)? {
+            Answer::Filter(Decision::Accept) => Ok(Verdict::Pass),
+            Answer::Filter(Decision::Reject(reason)) => Ok(Verdict::Drop(reason)),
+            Answer::Transform(verdict) => Ok(verdict),
+        }
+    }
+
+    fn split(
+        &self,
+        content: &Arc<Content>,
+        outputs: Vec<Output>,
+    ) -> Result<Vec<Arc<Content>>, Fault> {
+        if outputs.is_empty() {
+            return Err(Fault::Verdict("a split into nothing; say `drop`".to_owned()));
+        }
+        if outputs.len() > PARTS_MAX {
+            let what = format!("a split into {} parts; at most {PARTS_MAX}", outputs.len());
+            return Err(Fault::Verdict(what));
+        }
+        self.outputs(content, outputs.into_iter().enumerate().map(|(n, it)| (Some(n), it)))
+    }
+
+    /// Makes what a verdict says of an event, within what one run may answer.
+    fn outputs(
+        &self,
+        content: &Arc<Content>,
+        outputs: impl IntoIterator<Item = (Option<usize>, Output)>,
+    ) -> Result<Vec<Arc<Content>>, Fault> {
+        let data_bytes = content.data.as_ref().map_or(0, |data| data.bytes().len());
+        let bytes_max = self.limits.output_bytes(data_bytes);
+        let mut work = SEARCHED_BYTES_MAX;
+        let mut bytes = 0;
+        let mut contents = Vec::new();
+        for (part, output) in outputs {
+            let same = matches!(output.data, NewData::Same);
+            let new = changed(content, part, output, &mut work)?;
+            bytes += if same { 0 } else { new.data.as_ref().map_or(0, |it| it.bytes().len()) };
+            if bytes > bytes_max {
+                return Err(Fault::Output { bytes_max });
+            }
+            contents.push(Arc::new(new));
+        }
+        Ok(contents)
+    }
+}
+
+/// A fault is the end of this delivery, unless the host is to blame for it.
+fn failed(at: usize, step: &Step, fault: Fault) -> Result<Outcome, Fault> {
+    if let Fault::Host(_) = fault {
+        return Err(fault);
+    }
+    let detail = format!("step {} ({}): {fault}", at + 1, step.plugin);
+    Ok(Outcome::Fail(Reason { code: fault.code().to_owned(), detail: Some(detail) }))
+}
+
+/// `work` is what remains of the bytes that edits may go over.
+fn changed(
+    content: &Content,
+    part: Option<usize>,
+    output: Output,
+    work: &mut usize,
+) -> Result<Content, Fault> {
+    let mut attributes = content.attributes.clone();
+    if let Some(part) = part {
+        attributes.id = format!("{}.{}", attributes.id, part + 1);
+    }
+    for name in &output.unset {
+        attributes.unset(name).map_err(|err| Fault::Verdict(err.to_string()))?;
+    }
+    for (name, value) in output.set {
+        attributes.set(&name, value).map_err(|err| Fault::Verdict(err.to_string()))?;
+    }
+    let is_json = attributes.is_json();
+    let parsed = |bytes: Bytes| {
+        Json::parse(bytes)
+            .map(Data::Json)
+            .map_err(|err| Fault::Verdict(format!("the new data are not JSON: {err}")))
+    };
+    let data = match output.data {
+        NewData::Same => content.data.clone(),
+        NewData::Edits(edits) => {
+            let Some(Data::Json(json)) = &content.data else {
+                return Err(Fault::Verdict("edits of data that are not JSON".to_owned()));
+            };
+            let cost = edits.len().saturating_mul(json.bytes().len());
+            *work = work.checked_sub(cost).ok_or(Fault::Search)?;
+            let edits = edits.iter().map(|it| (&*it.pointer, it.value.as_deref()));
+            Some(Data::Json(json.edit(edits).map_err(|err| Fault::Verdict(err.to_string()))?))
+        }
+        NewData::Text(text) if is_json => Some(parsed(text.into())?),
+        NewData::Bytes(bytes) if is_json => Some(parsed(bytes.into())?),
+        NewData::Text(text) => Some(Data::Text(text.into())),
+        NewData::Bytes(bytes) => Some(Data::Binary(bytes.into())),
+    };
+    Ok(Content { attributes, data })
+}
+
+impl From<types::Reason> for Reason {
+    fn from(it: types::Reason) -> Reason {
+        Reason { code: it.code, detail: it.detail }
+    }
+}

@@ -1,0 +1,416 @@
+//! One run: a fresh instance, what it may ask of the host, and what becomes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::component::{InstancePre, Linker};
+use wasmtime::{ResourceLimiter, Store, StoreContextMut, Trap, UpdateDeadline};
+
+use super::bindings::Plugin;
+use super::bindings::exports::hookyard::plugin::{filter, lifecycle, transform};
+use super::bindings::hookyard::plugin::event::Host as EventHost;
+use super::bindings::hookyard::plugin::log::{Host as LogHost, Level};
+use super::bindings::hookyard::plugin::types::{self, CallContext, Decision, Verdict};
+use super::engine::Limits;
+use super::{Fault, Runtime};
+use crate::event::{Content, Data, Event};
+use crate::json::Json;
+use crate::plugin::{Digest, Manifest, World};
+
+const LOG_LINES_MAX: usize = 20;
+const LOG_BYTES_MAX: usize = 4 * 1024;
+/// How many bytes of data a run may have searched for it, pointer by pointer. Host functions are not
+/// interrupted by the clock, so this is what bounds them.
+pub(super) const SEARCHED_BYTES_MAX: usize = 32 << 20;
+
+/// A plugin that is compiled and linked, ready for runs.
+pub(super) struct Loaded {
+    pub(super) digest: Digest,
+    pub(super) manifest: Manifest,
+    pre: InstancePre<Run>,
+    lifecycle: lifecycle::GuestIndices,
+    filter: Option<filter::GuestIndices>,
+    transform: Option<transform::GuestIndices>,
+    reads: Option<Arc<[String]>>,
+}
+
+/// What a step says of an event.
+pub(super) enum Answer {
+    Filter(Decision),
+    Transform(Verdict),
+}
+
+/// The host's side of one run.
+pub(super) struct Run {
+    event: Option<Input>,
+    reads: Option<Arc<[String]>>,
+    searched_bytes: usize,
+    memory_bytes_max: usize,
+    memory_refused: bool,
+    log: Vec<(Level, String)>,
+    log_bytes: usize,
+    budget: Duration,
+    /// The thread's CPU time at the first tick of the current call.
+    since: Option<Duration>,
+}
+
+/// What a run is about.
+#[derive(Clone)]
+pub(super) struct Input {
+    pub(super) event: Arc<Event>,
+    /// What the steps before this one made of the event.
+    pub(super) content: Arc<Content>,
+}
+
+pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Run>> {
+    let mut linker = Linker::new(engine);
+    Plugin::add_to_linker::<_, wasmtime::component::HasSelf<Run>>(&mut linker, |run| run)?;
+    Ok(linker)
+}
+
+impl Loaded {
+    /// Links a component and asks it what it is.
+    pub(super) fn new(
+        runtime: &Runtime,
+        digest: Digest,
+        component: &wasmtime::component::Component,
+    ) -> Result<Loaded, Fault> {
+        let unfit = |err: wasmtime::Error| Fault::Unfit(format!("{err:#}"));
+        let pre = runtime.linker.instantiate_pre(component).map_err(unfit)?;
+        let manifest = Manifest {
+            name: String::new(),
+            version: String::new(),
+            summary: String::new(),
+            config_schema: None,
+            reads: None,
+        };
+        let mut loaded = Loaded {
+            digest,
+            manifest,
+            lifecycle: lifecycle::GuestIndices::new(&pre).map_err(unfit)?,
+            filter: filter::GuestIndices::new(&pre).ok(),
+            transform: transform::GuestIndices::new(&pre).ok(),
+            reads: None,
+            pre,
+        };
+        loaded.manifest = loaded.describe(runtime)?;
+        loaded.reads = loaded.manifest.reads.clone().map(Arc::from);
+        Ok(loaded)
+    }
+
+    pub(super) fn world(&self) -> Option<World> {
+        match (&self.filter, &self.transform) {
+            (Some(_), Some(_)) => Some(World::Both),
+            (Some(_), None) => Some(World::Filter),
+            (None, Some(_)) => Some(World::Transform),
+            (None, None) => None,
+        }
+    }
+
+    fn describe(&self, runtime: &Runtime) -> Result<Manifest, Fault> {
+        let mut call = Call::new(runtime, self, None)?;
+        let it = call.within(runtime.limits.configure_ms, |store, instance| {
+            self.lifecycle.load(&mut *store, instance)?.call_describe(store)
+        })?;
+        let schema = it.config_schema.map(|text| {
+            serde_json::from_str(&text)
+                .map_err(|err| Fault::Unfit(format!("its `config-schema` is not JSON: {err}")))
+        });
+        Ok(Manifest {
+            name: it.name,
+            version: it.version,
+            summary: it.summary,
+            config_schema: schema.transpose()?,
+            reads: it.reads,
+        })
+    }
+
+    /// Makes an instance and lets it go: what a run costs before the plugin does anything.
+    pub(super) fn empty_run(&self, runtime: &Runtime) -> Result<(), Fault> {
+        Call::new(runtime, self, None).map(|_| ())
+    }
+
+    /// Tries whether the plugin takes a configuration.
+    pub(super) fn configure(&self, runtime: &Runtime, config: &str) -> Result<(), Fault> {
+        Call::new(runtime, self, None)?.configure(config)
+    }
+
+    /// Runs the filter and then, when it accepts, the transform.
+    pub(super) fn run(
+        &self,
+        runtime: &Runtime,
+        input: Input,
+        config: &str,
+        context: &CallContext,
+    ) -> Result<Answer, Fault> {
+        let mut call = Call::new(runtime, self, Some(input))?;
+        call.configure(config)?;
+        if let Some(filter) = &self.filter {
+            let decision = call.within(runtime.limits.filter_ms, |store, instance| {
+                filter.load(&mut *store, instance)?.call_filter(store, context)
+            })?;
+            if self.transform.is_none() || matches!(decision, Decision::Reject(_)) {
+                return Ok(Answer::Filter(decision));
+            }
+        }
+        let transform = self.transform.as_ref().expect("a plugin has a filter or a transform");
+        let verdict = call.within(runtime.limits.transform_ms, |store, instance| {
+            transform.load(&mut *store, instance)?.call_transform(store, context)
+        })?;
+        Ok(Answer::Transform(verdict))
+    }
+}
+
+/// An instance, and the plugin that it is of.
+struct Call<'a> {
+    runtime: &'a Runtime,
+    plugin: &'a Loaded,
+    store: Store<Run>,
+    instance: wasmtime::component::Instance,
+}
+
+impl Call<'_> {
+    fn new<'a>(
+        runtime: &'a Runtime,
+        plugin: &'a Loaded,
+        event: Option<Input>,
+    ) -> Result<Call<'a>, Fault> {
+        runtime.ticker.run_begins();
+        let limits = &runtime.limits;
+        let data_bytes = event.as_ref().and_then(|it| it.content.data.as_ref());
+        let output_bytes = limits.output_bytes(data_bytes.map_or(0, |it| it.bytes().len()));
+        let mut store = Store::new(&runtime.engine, Run::new(event, plugin.reads.clone(), limits));
+        store.limiter(|run| run);
+        store.set_hostcall_fuel(output_bytes);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(on_tick);
+        store.data_mut().budget = Duration::from_millis(limits.configure_ms);
+        match plugin.pre.instantiate(&mut store) {
+            Ok(instance) => Ok(Call { runtime, plugin, store, instance }),
+            Err(err) => Err(fault(&store, &err)),
+        }
+    }
+
+    fn configure(&mut self, config: &str) -> Result<(), Fault> {
+        let plugin = self.plugin;
+        self.within(self.runtime.limits.configure_ms, |store, instance| {
+            plugin.lifecycle.load(&mut *store, instance)?.call_configure(store, config)
+        })?
+        .map_err(Fault::Configuration)
+    }
+
+    /// Makes one call of the guest within a budget of CPU time.
+    fn within<T>(
+        &mut self,
+        budget_ms: u64,
+        call: impl FnOnce(&mut Store<Run>, &wasmtime::component::Instance) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        let run = self.store.data_mut();
+        run.budget = Duration::from_millis(budget_ms);
+        run.since = None;
+        self.store.set_epoch_deadline(1);
+        call(&mut self.store, &self.instance).map_err(|err| fault(&self.store, &err))
+    }
+}
+
+/// Counts the thread's CPU time and not the wall's, so that a busy machine fails nobody's plugin.
+fn on_tick(mut store: StoreContextMut<'_, Run>) -> wasmtime::Result<UpdateDeadline> {
+    let run = store.data_mut();
+    let now = cpu_time();
+    let since = *run.since.get_or_insert(now);
+    Ok(if now - since < run.budget {
+        UpdateDeadline::Continue(1)
+    } else {
+        UpdateDeadline::Interrupt
+    })
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Gives what went wrong its name.
+fn fault(store: &Store<Run>, err: &wasmtime::Error) -> Fault {
+    let run = store.data();
+    let last_words = || {
+        let error = run.log.iter().rev().find(|(level, _)| *level == Level::Error);
+        error.map_or_else(String::new, |(_, message)| format!(": {message}"))
+    };
+    if err.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return Fault::Host(err.to_string());
+    }
+    if err.is::<SearchedTooMuch>() {
+        return Fault::Search;
+    }
+    match err.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Fault::Time { budget_ms: run.budget.as_millis() },
+        _ if run.memory_refused => Fault::Memory { bytes_max: run.memory_bytes_max },
+        Some(trap) => Fault::Trap(format!("{trap}{}", last_words())),
+        // The engine has no public type for this one.
+        None if format!("{err:#}").contains("fuel allocated for hostcalls") => {
+            Fault::Output { bytes_max: store.hostcall_fuel() }
+        }
+        None => Fault::Trap(format!("{err:#}{}", last_words())),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("searched more than {SEARCHED_BYTES_MAX} bytes of data")]
+struct SearchedTooMuch;
+
+impl Run {
+    fn new(event: Option<Input>, reads: Option<Arc<[String]>>, limits: &Limits) -> Run {
+        Run {
+            event,
+            reads,
+            searched_bytes: 0,
+            memory_bytes_max: limits.memory_bytes_max,
+            memory_refused: false,
+            log: Vec::new(),
+            log_bytes: 0,
+            budget: Duration::ZERO,
+            since: None,
+        }
+    }
+
+    fn event_data(&self) -> Option<&Data> {
+        self.event.as_ref()?.content.data.as_ref()
+    }
+
+    /// The data as a whole, where the manifest's declared reads do not keep them from the plugin.
+    fn whole(&self) -> Option<&Data> {
+        self.may_read("").then(|| self.event_data()).flatten()
+    }
+
+    fn may_read(&self, pointer: &str) -> bool {
+        self.reads.as_deref().is_none_or(|reads| {
+            reads.iter().any(|it| {
+                pointer
+                    .strip_prefix(&**it)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+        })
+    }
+
+    fn find(&mut self, pointer: &str) -> wasmtime::Result<Option<Vec<u8>>> {
+        if !self.may_read(pointer) {
+            return Ok(None);
+        }
+        let Some(Data::Json(json)) = self.event_data() else { return Ok(None) };
+        let (json, size) = (json.clone(), json.bytes().len());
+        let found = json.get(pointer);
+        // What was found lies at the end of what was searched.
+        let searched = found.as_ref().map_or(size, |it| offset(&json, it) + it.bytes().len());
+        self.searched_bytes += searched;
+        if self.searched_bytes > SEARCHED_BYTES_MAX {
+            return Err(SearchedTooMuch.into());
+        }
+        Ok(found.map(|it| it.bytes().to_vec()))
+    }
+}
+
+fn offset(whole: &Json, part: &Json) -> usize {
+    part.bytes().as_ptr().addr() - whole.bytes().as_ptr().addr()
+}
+
+impl types::Host for Run {}
+
+impl EventHost for Run {
+    fn all_attributes(&mut self) -> types::Attributes {
+        match &self.event {
+            Some(input) => {
+                let it = input.content.attributes.clone();
+                types::Attributes {
+                    id: it.id,
+                    source: it.source,
+                    type_: it.event_type,
+                    subject: it.subject,
+                    time: it.time,
+                    datacontenttype: it.datacontenttype,
+                    dataschema: it.dataschema,
+                    extensions: it.extensions,
+                }
+            }
+            None => types::Attributes {
+                id: String::new(),
+                source: String::new(),
+                type_: String::new(),
+                subject: None,
+                time: None,
+                datacontenttype: None,
+                dataschema: None,
+                extensions: Vec::new(),
+            },
+        }
+    }
+
+    fn attribute(&mut self, name: String) -> Option<String> {
+        self.event.as_ref()?.content.attributes.get(&name).map(str::to_owned)
+    }
+
+    fn get(&mut self, pointer: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        self.find(&pointer)
+    }
+
+    fn get_many(&mut self, pointers: Vec<String>) -> wasmtime::Result<Vec<Option<Vec<u8>>>> {
+        pointers.iter().map(|pointer| self.find(pointer)).collect()
+    }
+
+    fn size(&mut self) -> u32 {
+        let bytes = self.event_data().map_or(0, |data| data.bytes().len());
+        u32::try_from(bytes).expect("a body is at most some megabytes")
+    }
+
+    fn data(&mut self) -> Vec<u8> {
+        self.whole().map_or_else(Vec::new, |data| data.bytes().to_vec())
+    }
+
+    fn text(&mut self) -> Option<String> {
+        match self.whole()? {
+            Data::Json(json) => Some(json.text().to_owned()),
+            Data::Text(bytes) | Data::Binary(bytes) => String::from_utf8(bytes.to_vec()).ok(),
+        }
+    }
+
+    fn alternate_id(&mut self, kind: String) -> Option<String> {
+        let ids = &self.event.as_ref()?.event.alternate_ids;
+        ids.iter().find(|(it, _)| *it == kind).map(|(_, id)| id.clone())
+    }
+}
+
+impl LogHost for Run {
+    fn log(&mut self, level: Level, mut message: String) {
+        let room = LOG_BYTES_MAX - self.log_bytes;
+        if self.log.len() == LOG_LINES_MAX || room == 0 {
+            return;
+        }
+        message.truncate(message.floor_char_boundary(room));
+        self.log_bytes += message.len();
+        self.log.push((level, message));
+    }
+}
+
+impl ResourceLimiter for Run {
+    fn memory_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let fits = desired <= self.memory_bytes_max;
+        self.memory_refused |= !fits;
+        Ok(fits)
+    }
+
+    fn table_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // The pool has its own, smaller limit; this one only names it.
+        Ok(desired <= 20_000)
+    }
+}
