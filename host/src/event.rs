@@ -68,7 +68,7 @@ pub struct Event {
     pub tenant: Tenant,
     /// The format whose catalogue the type is from.
     pub format: &'static str,
-    pub content: Content,
+    pub content: Arc<Content>,
     /// Kind and value of each alternate id of the event's profile, as they were at acceptance.
     pub alternate_ids: Vec<(String, String)>,
     pub accepted_at_ms: i64,

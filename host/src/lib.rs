@@ -1,6 +1,11 @@
 pub mod clock;
 pub mod delivery;
 pub mod event;
+pub mod formats;
+pub mod index;
 pub mod json;
 pub mod plugin;
+pub mod render;
+pub mod schemas;
+pub mod subscription;
 pub mod wasm;

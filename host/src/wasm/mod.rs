@@ -252,10 +252,10 @@ mod tests {
             id: Uuid::now_v7(),
             tenant: Tenant::new("t").unwrap(),
             format: "cloudevents",
-            content: Content {
+            content: Arc::new(Content {
                 attributes: Attributes::new(pairs).unwrap(),
                 data: Some(Data::Json(data)),
-            },
+            }),
             alternate_ids: vec![("Loyalty".to_owned(), "L-7".to_owned())],
             accepted_at_ms: 0,
             revision: 0,

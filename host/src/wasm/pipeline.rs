@@ -62,7 +62,7 @@ impl Runtime {
             locale: addressee.locale.map(str::to_owned),
             received_ms: event.accepted_at_ms.unsigned_abs(),
         };
-        let mut parts = vec![Arc::new(event.content.clone())];
+        let mut parts = vec![Arc::clone(&event.content)];
         let mut dropped = None;
         for (at, step) in steps.iter().enumerate() {
             let mut next = Vec::new();

@@ -1,0 +1,472 @@
+//! PossibleNOW MyPreferences: webhook event subscriptions of its integration API.
+//!
+//! Facts are from the provider's pages "Create new subscription", "Retrieve subscriptions", "Update
+//! subscription", "Delete subscription", "Events" and "Event payload samples". Where these pages are
+//! silent, the convention is ours and says so.
+
+use http::{Method, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::cloudevents::Writer;
+use super::{
+    AfterLast, Answer, Api, Call, Catalogue, Choices, Done, Format, Operation, Policy, Refusal,
+};
+use crate::clock;
+use crate::delivery::DEFAULT_SCHEDULE;
+use crate::event::{Content, Data, Event};
+use crate::json::Json;
+use crate::plugin::PluginRef;
+use crate::render::{Body, Rendering};
+use crate::schemas::{self, Schema};
+use crate::subscription::{Draft, Filter, State, StepRef, Subscription, TypePattern};
+
+const NAME: &str = "mypreferences";
+/// Texts of the account, for a locale that has none (ours: the page does not say).
+const DEFAULT_LOCALE: &str = "en_US";
+/// What the envelope holds; a plugin cannot write these from the data.
+const ENVELOPE: [&str; 9] = [
+    "Id",
+    "Entity",
+    "EventType",
+    "Name",
+    "Description",
+    "LocaleId",
+    "ClientId",
+    "SubscriptionId",
+    "EventDate",
+];
+
+/// How `AlternateIdType` shows in a delivery. The page says that the alternate id "will be returned
+/// instead of the profileId", which can be read in two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AlternateIdShape {
+    /// `AlternateId: {"Type": …, "Id": …}` and no `ProfileId`.
+    Member,
+    /// The value of `ProfileId` is the alternate id.
+    Value,
+}
+
+/// See the head of this module.
+pub struct MyPreferences {
+    catalogue: Catalogue,
+    create: Schema,
+    replace: Schema,
+    alternate_id: AlternateIdShape,
+}
+
+impl MyPreferences {
+    pub fn new(choices: Choices) -> MyPreferences {
+        let schema = |name: &str| {
+            Schema::ours(schemas::file(&format!("{NAME}/{name}.json")), choices.endpoints)
+        };
+        MyPreferences {
+            catalogue: Catalogue::load(NAME),
+            create: schema("create"),
+            replace: schema("replace"),
+            alternate_id: choices.alternate_id,
+        }
+    }
+
+    /// What the format puts in front of the subscriber's own steps.
+    fn format_steps(&self, request: &Request) -> Vec<StepRef> {
+        let standard = |name: &str, config: Value| StepRef {
+            plugin: PluginRef::try_from(name.to_owned())
+                .expect("a standard plugin has a valid name"),
+            config,
+        };
+        let mut steps = Vec::new();
+        if request.is_minimized {
+            steps.push(standard("minimize", json!({"remove": ["/Data", "/PreviousData"]})));
+        }
+        if let Some(kind) = &request.alternate_id_type {
+            let put = match self.alternate_id {
+                AlternateIdShape::Member => "/AlternateId",
+                AlternateIdShape::Value => "/ProfileId",
+            };
+            let typed = self.alternate_id == AlternateIdShape::Member;
+            let config =
+                json!({"kind": kind, "profile_id": "/ProfileId", "put": put, "typed": typed});
+            steps.push(standard("alternate-id", config));
+        }
+        steps
+    }
+
+    fn draft(&self, schema: &Schema, body: &[u8]) -> Result<(Draft, bool), Refusal> {
+        let json = Json::parse(body.to_vec().into())
+            .map_err(|err| Refusal::Malformed(format!("the body is not JSON: {err}")))?;
+        let document: Value = json.read().expect("JSON is a JSON value");
+        let violations = schema.violations(&document);
+        if !violations.is_empty() {
+            return Err(Refusal::Invalid(violations));
+        }
+        let request: Request = json.read().expect("the schema has checked the body");
+        let filters: Vec<Filter> =
+            request.subscriptions.iter().map(|it| it.filter(&self.catalogue)).collect();
+        check_repetitions(&filters)?;
+        let url = Url::parse(&request.url).expect("the schema has checked the URL");
+        // The page forbids the same URL with the same event in two subscriptions, whatever they select.
+        let mut unique: Vec<String> =
+            filters.iter().map(|it| format!("{url} {}", it.types.as_str())).collect();
+        unique.dedup();
+        let draft = Draft {
+            name: request.name.clone(),
+            state: match request.state {
+                RequestState::Active => State::Active,
+                RequestState::Paused | RequestState::Inactive => State::Paused,
+            },
+            catch_up: request.catch_up_on_resume,
+            locale: request.locale_id.clone(),
+            filters,
+            format_steps: self.format_steps(&request),
+            steps: None,
+            secret: None,
+            document: json!({
+                "Description": request.description,
+                "Url": request.url,
+                "LocaleId": request.locale_id,
+                "State": request.state.as_str(),
+                "IsMinimized": request.is_minimized,
+                "AlternateIdType": request.alternate_id_type,
+                "Subscriptions": document["Subscriptions"],
+            }),
+            unique,
+            url,
+        };
+        Ok((draft, request.is_active))
+    }
+}
+
+/// A body that fits its schema.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request {
+    name: String,
+    description: Option<String>,
+    #[serde(alias = "LocaleID")]
+    locale_id: Option<String>,
+    url: String,
+    #[serde(default)]
+    state: RequestState,
+    #[serde(default)]
+    is_minimized: bool,
+    #[serde(default = "yes")]
+    is_active: bool,
+    #[serde(default)]
+    catch_up_on_resume: bool,
+    alternate_id_type: Option<String>,
+    subscriptions: Vec<RequestItem>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// "If you don't specify a state with your request, the default state of "Paused" will be applied."
+#[derive(Clone, Copy, Default, Deserialize)]
+enum RequestState {
+    Active,
+    #[default]
+    Paused,
+    Inactive,
+}
+
+impl RequestState {
+    fn as_str(self) -> &'static str {
+        match self {
+            RequestState::Active => "Active",
+            RequestState::Paused => "Paused",
+            RequestState::Inactive => "Inactive",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RequestItem {
+    event_type: String,
+    #[serde(default)]
+    filters: Vec<Value>,
+    #[serde(default)]
+    consent_types: Vec<Value>,
+    #[serde(default)]
+    contact_types: Vec<Value>,
+    #[serde(default)]
+    groups: Vec<Value>,
+    #[serde(default)]
+    custom_fields: Vec<Value>,
+}
+
+impl RequestItem {
+    /// A wildcard beside named values wins; `ContactTypes` left out is `AllContactTypes` (both ours).
+    fn filter(&self, catalogue: &Catalogue) -> Filter {
+        let selectors = [
+            ("filterid", &self.filters, "AllFilters"),
+            ("consenttype", &self.consent_types, "AllConsents"),
+            ("contacttype", &self.contact_types, "AllContactTypes"),
+            ("group", &self.groups, "AllGroups"),
+            ("customfield", &self.custom_fields, "AllCustomFields"),
+        ];
+        let mut attributes = vec![("format".to_owned(), vec![NAME.to_owned()])];
+        for (attribute, values, all) in selectors {
+            if !values.is_empty() && values.iter().all(|it| it != all) {
+                // A filter id may be a number or a text.
+                let text = |it: &Value| it.as_str().map_or_else(|| it.to_string(), str::to_owned);
+                attributes.push((attribute.to_owned(), values.iter().map(text).collect()));
+            }
+        }
+        let types = TypePattern::try_from(catalogue.canonical(&self.event_type).to_owned())
+            .expect("a type of the catalogue is a pattern");
+        Filter { types, attributes }
+    }
+}
+
+/// One event type twice in a request, whatever it selects (ours; between two subscriptions it is 409).
+fn check_repetitions(filters: &[Filter]) -> Result<(), Refusal> {
+    let repeated = filters.iter().enumerate().filter_map(|(at, it)| {
+        let first = filters.iter().position(|other| other.types == it.types)?;
+        (first < at).then(|| {
+            let field = format!("/Subscriptions/{at}/EventType");
+            crate::event::Violation::new(field, format!("is already at /Subscriptions/{first}"))
+        })
+    });
+    let violations: Vec<_> = repeated.collect();
+    if violations.is_empty() { Ok(()) } else { Err(Refusal::Invalid(violations)) }
+}
+
+impl Format for MyPreferences {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn catalogue(&self) -> Option<&Catalogue> {
+        Some(&self.catalogue)
+    }
+
+    fn encoding(&self) -> u16 {
+        1
+    }
+
+    fn names_subscription(&self) -> bool {
+        true
+    }
+
+    /// The envelope is ours (the pages describe its members and print none): event information, then
+    /// `ProfileId` or `AlternateId`, `Data` and `PreviousData` as the pipeline left them.
+    fn encode(&self, event: &Event, content: &Content, rendering: &Rendering) -> Body {
+        let it = &content.attributes;
+        let event_type = self.catalogue.get(&it.event_type);
+        let locale = rendering.locale.as_deref().unwrap_or(DEFAULT_LOCALE);
+        let texts = event_type.and_then(|event_type| {
+            let texts = |locale: &str| event_type.texts.get_key_value(locale);
+            texts(locale).or_else(|| texts(DEFAULT_LOCALE))
+        });
+        // A part of a split keeps the number that the split gave it.
+        let part = it.id.strip_prefix(&*event.content.attributes.id).unwrap_or_default();
+
+        let size = content.data.as_ref().map_or(0, |data| data.bytes().len());
+        let mut body = Writer { out: Vec::with_capacity(size + 512) };
+        body.out.extend_from_slice(format!(r#"{{"Id":"{}{part}""#, event.id).as_bytes());
+        body.text("Entity", event_type.map_or("", |it| &it.entity));
+        body.text("EventType", &it.event_type);
+        if let Some((locale, texts)) = texts {
+            body.text("Name", &texts.name);
+            body.text("Description", &texts.description);
+            body.text("LocaleId", locale);
+        }
+        body.text("ClientId", event.tenant.as_str());
+        if let Some(recipient) = &rendering.addressee {
+            body.raw("SubscriptionId", recipient.provider_id.as_bytes());
+        }
+        let accepted = || clock::rfc3339(event.accepted_at_ms);
+        body.text("EventDate", it.time.clone().unwrap_or_else(accepted).as_str());
+        match &content.data {
+            Some(Data::Json(json)) => match json.members() {
+                Some(members) => {
+                    for (name, value) in members.filter(|(name, _)| !ENVELOPE.contains(&&**name)) {
+                        body.raw(&name, value.bytes());
+                    }
+                }
+                None => body.raw("Data", json.bytes()),
+            },
+            Some(Data::Text(bytes) | Data::Binary(bytes)) => {
+                body.text("Data", &String::from_utf8_lossy(bytes));
+            }
+            None => {}
+        }
+        body.out.push(b'}');
+        Body { bytes: body.out.into(), content_type: "application/json" }
+    }
+
+    /// Ours: the pages say nothing of retries, so the ladder of Standard Webhooks and then a pause.
+    fn policy(&self) -> Policy {
+        Policy {
+            timeout: std::time::Duration::from_secs(15),
+            schedule: &DEFAULT_SCHEDULE,
+            after_last: AfterLast::Pause,
+        }
+    }
+
+    /// The subject, or else `ProfileId`.
+    fn profile(&self, content: &Content) -> Option<String> {
+        content.attributes.subject.clone().or_else(|| match &content.data {
+            Some(Data::Json(json)) => json.get("/ProfileId").map(|it| it.text().to_owned()),
+            Some(Data::Text(_) | Data::Binary(_)) | None => None,
+        })
+    }
+
+    fn api(&self) -> Option<&dyn Api> {
+        Some(self)
+    }
+}
+
+/// The provider's pages print no path beside `/Profiles/v4/{clientId}`; the rest is ours.
+const ALL: &str = "/Profiles/v4/{clientId}/Webhooks/Subscriptions";
+const ONE: &str = "/Profiles/v4/{clientId}/Webhooks/Subscriptions/{subscriptionId}";
+
+impl Api for MyPreferences {
+    fn routes(&self) -> &'static [&'static str] {
+        &[ALL, ONE]
+    }
+
+    fn operation(&self, call: &Call) -> Result<Operation, Refusal> {
+        let tenant = call.parameters.get("clientId").cloned();
+        let id = || integer(call.parameters.get("subscriptionId").map_or("", String::as_str));
+        match (call.route, &call.method) {
+            (ALL, &Method::POST) => {
+                check_media_type(call)?;
+                let (draft, _) = self.draft(&self.create, &call.body)?;
+                Ok(Operation::Create { tenant, draft: Box::new(draft) })
+            }
+            (ALL, &Method::GET) => match call.query.get("subscriptionId") {
+                Some(id) => Ok(Operation::Read { tenant, id: integer(id)? }),
+                None => Ok(Operation::List { tenant }),
+            },
+            (ALL, _) => Err(Refusal::WrongMethod("GET, POST")),
+            (ONE, &Method::PUT) => {
+                check_media_type(call)?;
+                let id = id()?;
+                let (draft, is_active) = self.draft(&self.replace, &call.body)?;
+                // "Deactivating a subscription will result in its deletion."
+                if is_active {
+                    Ok(Operation::Replace { tenant, id, draft: Box::new(draft) })
+                } else {
+                    Ok(Operation::Delete { tenant, id })
+                }
+            }
+            (ONE, &Method::DELETE) => Ok(Operation::Delete { tenant, id: id()? }),
+            (_, _) => Err(Refusal::WrongMethod("PUT, DELETE")),
+        }
+    }
+
+    fn answer(&self, call: &Call, outcome: Result<Done, Refusal>) -> Answer {
+        match outcome {
+            Ok(Done::Created(it)) => Answer::json(StatusCode::CREATED, &document(&it, true)),
+            Ok(Done::Replaced(it)) => Answer::json(StatusCode::OK, &document(&it, true)),
+            // The page answers a list, of one when `subscriptionId` is given (ours).
+            Ok(Done::Read(it)) => Answer::json(StatusCode::OK, &json!([document(&it, true)])),
+            Ok(Done::Listed(all)) => {
+                Answer::json(StatusCode::OK, &all.iter().map(|it| document(it, true)).collect())
+            }
+            // An update that deletes answers as an update does.
+            Ok(Done::Deleted(it)) if call.method == Method::PUT => {
+                Answer::json(StatusCode::OK, &document(&it, false))
+            }
+            Ok(Done::Deleted(_)) => Answer::empty(StatusCode::NO_CONTENT),
+            Err(refusal) => refused(&refusal),
+        }
+    }
+
+    fn provider_id(&self, number: u64) -> String {
+        number.to_string()
+    }
+}
+
+fn integer(text: &str) -> Result<String, Refusal> {
+    let detail = "must be the number of a subscription";
+    text.parse::<u64>()
+        .map(|number| number.to_string())
+        .map_err(|_| Refusal::Invalid(vec![crate::event::Violation::new("subscriptionId", detail)]))
+}
+
+fn check_media_type(call: &Call) -> Result<(), Refusal> {
+    let media_type = call.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    // The page lists the header as optional.
+    if media_type.is_none_or(crate::event::is_json_type) {
+        Ok(())
+    } else {
+        Err(Refusal::WrongMediaType("application/json"))
+    }
+}
+
+fn document(it: &Subscription, is_active: bool) -> Value {
+    let own = &it.document;
+    let state = match (it.state, own["State"].as_str()) {
+        (State::Active, _) => "Active",
+        (State::Paused, Some("Inactive")) | (State::Disabled, _) => "Inactive",
+        (State::Paused, _) => "Paused",
+    };
+    json!({
+        "Id": it.provider_id.parse::<u64>().unwrap_or_default(),
+        "Name": it.name,
+        "Description": own["Description"],
+        "LocaleId": own["LocaleId"],
+        "Url": own["Url"],
+        "Subscriptions": own["Subscriptions"],
+        "State": state,
+        "IsMinimized": own["IsMinimized"],
+        "IsActive": is_active,
+        "AlternateIdType": own["AlternateIdType"],
+    })
+}
+
+/// `{"Message": …}`, as on the page "Delete subscription".
+fn refused(refusal: &Refusal) -> Answer {
+    let (status, message) = match refusal {
+        Refusal::NoToken => {
+            (StatusCode::UNAUTHORIZED, "the Authorization header is missing".to_owned())
+        }
+        Refusal::BadToken => {
+            (StatusCode::UNAUTHORIZED, "the authorization token is wrong or has expired".to_owned())
+        }
+        Refusal::MissingScope(scope) => {
+            (StatusCode::FORBIDDEN, format!("your user has no permission for this: `{scope}`"))
+        }
+        Refusal::NotFound => (StatusCode::NOT_FOUND, "there is no such subscription".to_owned()),
+        Refusal::WrongMethod(allowed) => {
+            (StatusCode::METHOD_NOT_ALLOWED, format!("this method is not allowed; use {allowed}"))
+        }
+        Refusal::WrongMediaType(wanted) => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("the body must be {wanted}"))
+        }
+        Refusal::TooLarge { bytes_max } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {bytes_max} bytes"))
+        }
+        Refusal::Malformed(why) => (StatusCode::BAD_REQUEST, why.clone()),
+        Refusal::Invalid(violations) => {
+            let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            (StatusCode::BAD_REQUEST, all.join("; "))
+        }
+        Refusal::Conflict(what) => {
+            let (url, event_type) = what.rsplit_once(' ').unwrap_or((what, ""));
+            let message =
+                format!("another subscription delivers `{event_type}` to `{url}` already");
+            (StatusCode::CONFLICT, message)
+        }
+        Refusal::Unavailable(why) => (StatusCode::SERVICE_UNAVAILABLE, why.clone()),
+    };
+    let mut answer = Answer::json(status, &json!({"Message": message}));
+    match refusal {
+        Refusal::NoToken | Refusal::BadToken => {
+            let challenge = "PNAUTHINFO3 realm=\"MyPreferences\", Bearer".to_owned();
+            answer.headers.push((header::WWW_AUTHENTICATE, challenge));
+        }
+        Refusal::WrongMethod(allowed) => {
+            answer.headers.push((header::ALLOW, (*allowed).to_owned()));
+        }
+        _ => {}
+    }
+    answer
+}

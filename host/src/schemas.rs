@@ -1,0 +1,226 @@
+//! JSON Schemas, compiled once. The only room that knows `jsonschema`.
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError, Validator};
+use serde_json::Value;
+use url::Url;
+
+use crate::event::Violation;
+
+/// Every file of `schemas/`: its path below the folder, and its text.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/schemas.rs"));
+
+/// How many violations are told at once.
+const VIOLATIONS_MAX: usize = 20;
+/// How large a schema from a stranger may be, in bytes of JSON.
+const STRANGE_SCHEMA_BYTES_MAX: usize = 64 * 1024;
+
+/// The text of a file of `schemas/`, for example `mypreferences/create.json`.
+///
+/// # Panics
+///
+/// There is no such file: its name is a mistake in our code.
+pub fn file(name: &str) -> &'static str {
+    let file = FILES.iter().find(|(it, _)| *it == name);
+    file.unwrap_or_else(|| panic!("there is no schemas/{name}")).1
+}
+
+/// The files of `schemas/` in a folder: their names in it without `.json`, and their texts.
+pub fn folder(name: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.iter().filter_map(move |(path, text)| {
+        let file = path.strip_prefix(name)?.strip_prefix('/')?.strip_suffix(".json")?;
+        (!file.contains('/')).then_some((file, *text))
+    })
+}
+
+/// A JSON Schema (2020-12), ready to check values.
+pub struct Schema {
+    source: Value,
+    validator: Validator,
+}
+
+/// Which URLs may be endpoints: what `"format": "https-endpoint"` and `"endpoint"` in a schema mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoints {
+    /// As the schema says.
+    Strict,
+    /// `http` everywhere: the operator allows it, for development.
+    HttpAllowed,
+}
+
+impl Schema {
+    /// Compiles one of our own schemas.
+    ///
+    /// # Panics
+    ///
+    /// The text is not a schema: a mistake in our files.
+    pub fn ours(text: &str, endpoints: Endpoints) -> Schema {
+        let source = serde_json::from_str(text).expect("a file of `schemas/` is JSON");
+        Schema::compile(source, endpoints)
+            .unwrap_or_else(|err| panic!("a file of `schemas/` is not a JSON Schema: {err}"))
+    }
+
+    /// Compiles one of the `$defs` of one of our own schemas.
+    ///
+    /// # Panics
+    ///
+    /// The text is not a schema, or has no such definition.
+    pub fn definition(text: &str, name: &str) -> Schema {
+        let mut source: Value = serde_json::from_str(text).expect("a file of `schemas/` is JSON");
+        assert!(source["$defs"][name].is_object(), "there is no definition `{name}`");
+        source["$ref"] = Value::from(format!("#/$defs/{name}"));
+        Schema::compile(source, Endpoints::Strict)
+            .unwrap_or_else(|err| panic!("`{name}` is not a JSON Schema: {err}"))
+    }
+
+    /// Compiles a schema that a stranger wrote. It can refer to nothing outside itself, and its
+    /// patterns are matched in linear time.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not a schema that we take.
+    pub fn strange(source: &Value) -> Result<Schema, String> {
+        if source.to_string().len() > STRANGE_SCHEMA_BYTES_MAX {
+            return Err(format!("is larger than {STRANGE_SCHEMA_BYTES_MAX} bytes"));
+        }
+        Schema::compile(source.clone(), Endpoints::Strict)
+    }
+
+    fn compile(source: Value, endpoints: Endpoints) -> Result<Schema, String> {
+        let http = endpoints == Endpoints::HttpAllowed;
+        let validator = jsonschema::options()
+            .with_draft(jsonschema::Draft::Draft202012)
+            .offline()
+            .with_pattern_options(PatternOptions::regex())
+            .should_validate_formats(true)
+            .with_format("https-endpoint", move |text: &str| is_endpoint(text, http))
+            .with_format("endpoint", |text: &str| is_endpoint(text, true))
+            .build(&source)
+            .map_err(|err| err.to_string())?;
+        Ok(Schema { source, validator })
+    }
+
+    /// What is wrong with a value, each with a JSON Pointer to it. Empty when the value fits.
+    pub fn violations(&self, value: &Value) -> Vec<Violation> {
+        if self.validator.is_valid(value) {
+            return Vec::new();
+        }
+        let errors = self.validator.iter_errors(value).take(VIOLATIONS_MAX);
+        let mut violations = Vec::new();
+        for violation in errors.flat_map(|err| self.explain(&err)) {
+            if violations.iter().all(|it: &Violation| it.field != violation.field) {
+                violations.push(violation);
+            }
+        }
+        violations
+    }
+
+    /// A description in a schema says what would be right; the validator's own words never show a value.
+    fn explain(&self, err: &ValidationError<'_>) -> Vec<Violation> {
+        let at = err.instance_path().as_str();
+        let member = |name: &str| format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+        match err.kind() {
+            ValidationErrorKind::Required { property } => {
+                let name = property.as_str().unwrap_or_default();
+                let schema = err.schema_path().as_str();
+                let schema = schema.rsplit_once('/').map_or("", |(parent, _)| parent);
+                let hint = self.description(&format!("{schema}/properties/{name}"));
+                let detail = match hint {
+                    Some(hint) => format!("is missing; it {hint}"),
+                    None => "is missing".to_owned(),
+                };
+                vec![Violation::new(member(name), detail)]
+            }
+            ValidationErrorKind::AdditionalProperties { unexpected }
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => unexpected
+                .iter()
+                .map(|name| Violation::new(member(name), "is not known here"))
+                .collect(),
+            _ => {
+                let schema = err.schema_path().as_str();
+                let parent = schema.rsplit_once('/').map_or("", |(parent, _)| parent);
+                let hint = self.description(schema).or_else(|| self.description(parent));
+                let detail =
+                    hint.map_or_else(|| err.masked_with("the value").to_string(), str::to_owned);
+                vec![Violation::new(at, detail)]
+            }
+        }
+    }
+
+    /// The description of a schema inside this one, when it says what a value must be.
+    fn description(&self, pointer: &str) -> Option<&str> {
+        let text = self.source.pointer(pointer)?.get("description")?.as_str()?;
+        text.starts_with("must ").then_some(text)
+    }
+}
+
+fn is_endpoint(text: &str, http: bool) -> bool {
+    Url::parse(text).is_ok_and(|url| {
+        (url.scheme() == "https" || http && url.scheme() == "http")
+            && url.host_str().is_some_and(|host| !host.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(schema: &Value, value: &Value, violations: &[(&str, &str)]) {
+        let got = Schema::strange(schema).unwrap().violations(value);
+        let expected: Vec<_> =
+            violations.iter().map(|(field, detail)| Violation::new(*field, *detail)).collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_violation_points_at_the_value_and_says_what_would_be_right() {
+        let schema = json!({
+            "required": ["name"],
+            "properties": {
+                "name": {"type": "string", "description": "must be a text"},
+                "a/b": {"items": {"maximum": 3}},
+                "free": {"type": "boolean", "description": "Whether it is free."},
+            },
+            "additionalProperties": false,
+        });
+        check(&schema, &json!({"name": "x", "a/b": [1]}), &[]);
+        check(&schema, &json!({}), &[("/name", "is missing; it must be a text")]);
+        check(&schema, &json!({"name": 1}), &[("/name", "must be a text")]);
+        check(
+            &schema,
+            &json!({"name": "x", "a/b": [1, 4], "free": "secret", "more": 1}),
+            &[
+                ("/a~1b/1", "the value is greater than the maximum of 3"),
+                ("/free", "the value is not of type \"boolean\""),
+                ("/more", "is not known here"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_strangers_schema_stays_inside_itself() {
+        assert!(Schema::strange(&json!({"$ref": "https://example.com/schema.json"})).is_err());
+        assert!(Schema::strange(&json!({"$ref": "file:///etc/passwd"})).is_err());
+        assert!(Schema::strange(&json!({"type": "nothing"})).is_err());
+        assert!(Schema::strange(&json!({"description": "x".repeat(70_000)})).is_err());
+    }
+
+    #[test]
+    fn an_endpoint_is_https_unless_the_operator_allows_more() {
+        let text = r#"{"format": "https-endpoint"}"#;
+        for (url, strict, http_allowed) in [
+            ("https://example.com/x?y", true, true),
+            ("http://example.com", false, true),
+            ("ftp://example.com", false, false),
+            ("https://", false, false),
+            ("example.com", false, false),
+        ] {
+            let valid =
+                |endpoints| Schema::ours(text, endpoints).violations(&url.into()).is_empty();
+            assert_eq!(valid(Endpoints::Strict), strict, "{url}");
+            assert_eq!(valid(Endpoints::HttpAllowed), http_allowed, "{url}");
+        }
+    }
+}

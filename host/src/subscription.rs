@@ -1,0 +1,207 @@
+//! The subscription: who wants which events, where, in which format, through which pipeline.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use url::Url;
+use uuid::Uuid;
+
+use crate::event::{Tenant, Violation};
+use crate::plugin::{Digest, PluginRef};
+use crate::render::Rendering;
+
+/// One state of a subscription: it holds from its revision until the next change.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub id: Uuid,
+    pub tenant: Tenant,
+    pub format: &'static str,
+    /// The id in the format's own API.
+    pub provider_id: String,
+    pub name: String,
+    pub url: Url,
+    pub state: State,
+    /// While paused, deliveries are held for the resumption and not skipped.
+    pub catch_up: bool,
+    /// The event is wanted when one of these matches.
+    pub filters: Vec<Filter>,
+    /// What the format puts in front, and what the subscriber adds.
+    pub format_steps: Vec<StepRef>,
+    pub steps: Vec<StepRef>,
+    /// What becomes of an event, with every plugin pinned.
+    pub rendering: Arc<Rendering>,
+    pub rendering_hash: Digest,
+    /// What signs deliveries: the newest secret first, then those that are still valid.
+    pub secrets: Vec<SigningSecret>,
+    /// What only the format's own API knows of.
+    pub document: Value,
+    pub created_at_ms: i64,
+    pub updated_at_ms: i64,
+    /// The first revision at which this state holds.
+    pub revision: u64,
+}
+
+/// Whether deliveries are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Active,
+    /// By the subscriber.
+    Paused,
+    /// By us: the endpoint said that it is gone.
+    Disabled,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Active => "active",
+            State::Paused => "paused",
+            State::Disabled => "disabled",
+        }
+    }
+}
+
+/// The declarative part of a subscription: a pattern of types and, for some attributes, the values
+/// that they may have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    #[serde(rename = "type")]
+    pub types: TypePattern,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "attribute_sets")]
+    pub attributes: Vec<(String, Vec<String>)>,
+}
+
+/// In JSON, attribute sets are an object of arrays.
+mod attribute_sets {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        sets: &[(String, Vec<String>)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(sets.iter().map(|(name, values)| (name, values)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(String, Vec<String>)>, D::Error> {
+        BTreeMap::deserialize(deserializer).map(|sets| sets.into_iter().collect())
+    }
+}
+
+/// A pattern of event types: segments between dots, of which `*` stands for any one, and a last `*`
+/// for one or more. Without `*` it is one type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TypePattern(String);
+
+impl TypePattern {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the pattern is one type.
+    pub fn is_exact(&self) -> bool {
+        !self.0.split('.').any(|segment| segment == "*")
+    }
+}
+
+impl TryFrom<String> for TypePattern {
+    type Error = Violation;
+
+    fn try_from(text: String) -> Result<TypePattern, Violation> {
+        let wrong = |detail: &str| Err(Violation::new("type", detail));
+        if text.is_empty() || text.len() > 256 {
+            return wrong("must be an event type, or a pattern of 1 to 256 characters");
+        }
+        if text.split('.').any(|segment| segment.contains('*') && segment != "*") {
+            return wrong("may have `*` only as a whole segment, as in `order.*` or `*.created`");
+        }
+        Ok(TypePattern(text))
+    }
+}
+
+/// A step as the subscriber asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepRef {
+    pub plugin: PluginRef,
+    #[serde(default = "empty_object")]
+    pub config: Value,
+}
+
+fn empty_object() -> Value {
+    Value::Object(serde_json::Map::new())
+}
+
+/// What deliveries are signed with. Never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningSecret {
+    pub key: Vec<u8>,
+    /// None for the newest; a replaced one signs beside it for a while.
+    pub valid_until_ms: Option<i64>,
+}
+
+impl fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningSecret")
+            .field("valid_until_ms", &self.valid_until_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a checked request makes of a subscription, or is to make of it.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub name: String,
+    pub url: Url,
+    pub state: State,
+    pub catch_up: bool,
+    pub locale: Option<String>,
+    pub filters: Vec<Filter>,
+    pub format_steps: Vec<StepRef>,
+    /// None leaves the subscriber's own steps as they are.
+    pub steps: Option<Vec<StepRef>>,
+    /// None has one made, or leaves it as it is.
+    pub secret: Option<Vec<u8>>,
+    pub document: Value,
+    /// What no other subscription of the tenant in this format may have.
+    pub unique: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_a_whole_segment() {
+        for (text, exact) in [
+            ("order.paid", Some(true)),
+            ("order", Some(true)),
+            ("profile.updated full", Some(true)),
+            ("order.*", Some(false)),
+            ("*", Some(false)),
+            ("*.created.*", Some(false)),
+            ("order.p*", None),
+            ("**", None),
+            ("", None),
+        ] {
+            let pattern = TypePattern::try_from(text.to_owned()).ok();
+            assert_eq!(pattern.map(|it| it.is_exact()), exact, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_read_as_it_is_written() {
+        let text = r#"{"type":"order.*","attributes":{"region":["eu","us"]}}"#;
+        let filter: Filter = serde_json::from_str(text).unwrap();
+        assert_eq!(filter.attributes, [("region".to_owned(), vec!["eu".into(), "us".into()])]);
+        assert_eq!(serde_json::to_string(&filter).unwrap(), text);
+    }
+}
