@@ -11,6 +11,10 @@ use uuid::Uuid;
 use crate::clock;
 use crate::json::Json;
 
+/// The names of all formats.
+pub const FORMATS: [&str; 6] =
+    ["cloudevents", "mypreferences", "kajabi", "vision6", "copernica", "vonage"];
+
 /// The account that an event or a subscription belongs to. Nothing crosses tenants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]

@@ -7,5 +7,7 @@ pub mod json;
 pub mod plugin;
 pub mod render;
 pub mod schemas;
+pub mod secret;
+pub mod store;
 pub mod subscription;
 pub mod wasm;

@@ -1,0 +1,312 @@
+//! What is kept, and the trait that each engine implements.
+//!
+//! Two kinds of writes. Those that somebody waits for (an accepted event, a changed subscription)
+//! answer after their commit. Records of deliveries are handed over and committed with the next
+//! group, in the order in which they were handed over: nothing on the way of an event waits for them.
+
+mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::delivery::{Attempt, Delivery, DeliveryState};
+use crate::event::{Content, Event, Tenant};
+use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
+use crate::render::Rendering;
+use crate::subscription::{SigningSecret, Subscription};
+
+pub use sqlite::Sqlite;
+
+/// Why something was not read or written. Texts are for the operator; callers answer by the kind.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine cannot write or read now; nothing of the request was done.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// Another subscription has this, and no two may have it.
+    #[error("`{0}` is taken")]
+    Conflict(String),
+    /// It was changed between reading and writing.
+    #[error("it was changed by somebody else at the same time")]
+    Changed,
+    #[error("there is no such thing")]
+    NotFound,
+}
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// An event that has been checked and is to be accepted.
+#[derive(Debug)]
+pub struct NewEvent {
+    pub id: Uuid,
+    pub tenant: Tenant,
+    pub format: &'static str,
+    pub content: Arc<Content>,
+    /// Whose alternate ids are looked up.
+    pub profile: Option<String>,
+    /// Alternate ids that the event itself brings; they go before the ones looked up.
+    pub alternate_ids: Vec<(String, String)>,
+    pub accepted_at_ms: i64,
+}
+
+/// What became of a [`NewEvent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Of the event as it was accepted the first time.
+    pub id: Uuid,
+    /// The same tenant, source and id was accepted before; nothing was stored.
+    pub duplicate: bool,
+}
+
+/// An event that is committed and has to be routed.
+#[derive(Clone, Debug)]
+pub struct Unrouted {
+    /// Grows with each event of the store.
+    pub seq: u64,
+    pub event: Arc<Event>,
+}
+
+/// Something that happened and that nobody waits to have written.
+#[derive(Debug)]
+pub enum Record {
+    /// What is known of a delivery by now.
+    Delivery { tenant: Tenant, event_seq: u64, delivery: Box<Delivery> },
+    /// A plugin dropped an event for a subscription.
+    Filtered { subscription: Uuid, at_ms: i64 },
+    /// Every delivery of an event has been recorded before this.
+    Routed { tenant: Tenant, seq: u64 },
+}
+
+/// A delivery whose next attempt is due, with all that the attempt needs.
+#[derive(Debug)]
+pub struct Due {
+    pub tenant: Tenant,
+    pub event_seq: u64,
+    pub delivery: Delivery,
+    /// None when the event's data are no longer kept.
+    pub event: Option<Arc<Event>>,
+    pub rendering: Arc<Rendering>,
+}
+
+/// One state of a subscription and the revision at which it ended, if it did.
+#[derive(Debug)]
+pub struct SubscriptionVersion {
+    pub subscription: Subscription,
+    pub ended: Option<u64>,
+}
+
+/// What is looked for in the delivery log.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryQuery {
+    pub subscription: Option<Uuid>,
+    pub event: Option<Uuid>,
+    pub state: Option<DeliveryState>,
+    /// Only those older than this one, which [`Store::deliveries`] gave out.
+    pub before: Option<u64>,
+    pub limit: usize,
+}
+
+/// A bearer of rights.
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub id: Uuid,
+    /// SHA-256 of the token's text, which is kept nowhere.
+    pub hash: [u8; 32],
+    /// None for the operator's own, which may act for any tenant.
+    pub tenant: Option<Tenant>,
+    pub scopes: Vec<String>,
+    pub created_at_ms: i64,
+    pub expires_at_ms: Option<i64>,
+    pub revoked_at_ms: Option<i64>,
+}
+
+/// How long and how much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    pub payloads_ms: i64,
+    pub attempts_ms: i64,
+    /// Above this, settled payloads go before their time.
+    pub bytes_max: u64,
+}
+
+/// Called from the engine's own thread; must not wait.
+pub struct Signals {
+    /// Events that have just been committed, in order.
+    pub accepted: Box<dyn Fn(Vec<Unrouted>) + Send>,
+    /// Something may have been changed by another process.
+    pub changed: Box<dyn Fn() + Send>,
+}
+
+/// What an engine does.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Commits events; those that were accepted before are left out. Answers in the order given.
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>>;
+
+    /// Hands records over. Waits while the engine is behind, and never fails: what cannot be written
+    /// now is written later, before anything that is handed over after it.
+    async fn record(&self, records: Vec<Record>);
+
+    /// Waits until everything that was handed over so far is committed.
+    async fn flush(&self);
+
+    /// For each tenant with events that are not routed, the number before the first of them.
+    async fn unrouted_tenants(&self) -> Result<Vec<(Tenant, u64)>>;
+
+    /// The tenant's next events that are not routed, after a number.
+    async fn unrouted(&self, tenant: &Tenant, after: u64, limit: usize) -> Result<Vec<Unrouted>>;
+
+    /// The ids of an event's deliveries that have been recorded.
+    async fn recorded(&self, event: &Event) -> Result<Vec<Uuid>>;
+
+    /// Makes everything due that was being attempted when the process ended. Once, at start.
+    async fn release_claims(&self, now_ms: i64) -> Result<()>;
+
+    /// For each subscription with deliveries to come, when the next one is due.
+    async fn backlog(&self) -> Result<Vec<(Uuid, i64)>>;
+
+    /// Takes deliveries that are due, oldest first. They are not given out again before they are recorded.
+    async fn claim(&self, subscription: Uuid, now_ms: i64, limit: usize) -> Result<Vec<Due>>;
+
+    /// When a subscription's next delivery is due.
+    async fn next_due(&self, subscription: Uuid) -> Result<Option<i64>>;
+
+    /// A number that counts the tenant's subscriptions in a format, for the provider's id.
+    async fn next_number(&self, tenant: &Tenant, format: &'static str) -> Result<u64>;
+
+    /// Stores a new subscription at a new revision. `unique` is what no other of its tenant and format
+    /// may have.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Conflict`] with the one of `unique` that is taken.
+    async fn create_subscription(
+        &self,
+        it: Subscription,
+        unique: Vec<String>,
+    ) -> Result<Subscription>;
+
+    /// Stores a new state of the subscription whose present state has `it.revision`. When it becomes
+    /// active, what was held becomes due. None for `unique` leaves that as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Changed`] when that is not the present state any more.
+    async fn change_subscription(
+        &self,
+        it: Subscription,
+        unique: Option<Vec<String>>,
+    ) -> Result<Subscription>;
+
+    /// Ends a subscription; what it still was to get is cancelled.
+    async fn delete_subscription(&self, tenant: &Tenant, id: Uuid) -> Result<Subscription>;
+
+    /// Signs with a new secret; the ones before it sign beside it until a time.
+    async fn rotate_secret(
+        &self,
+        tenant: &Tenant,
+        id: Uuid,
+        secret: SigningSecret,
+        old_until_ms: i64,
+        now_ms: i64,
+    ) -> Result<Subscription>;
+
+    async fn subscription(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Subscription>>;
+
+    async fn subscription_by_provider_id(
+        &self,
+        tenant: &Tenant,
+        format: &'static str,
+        provider_id: &str,
+    ) -> Result<Option<Subscription>>;
+
+    /// The tenant's subscriptions in the order of their ids, after one.
+    async fn subscriptions(
+        &self,
+        tenant: &Tenant,
+        format: Option<&'static str>,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<Subscription>>;
+
+    /// The revision, and every state of a subscription that began or ended after an earlier one.
+    async fn changes(&self, after: u64) -> Result<(u64, Vec<SubscriptionVersion>)>;
+
+    /// Stores a version of a plugin and makes it the current one. `changed` are new states of the
+    /// subscriptions that follow the name.
+    async fn add_plugin(
+        &self,
+        version: PluginVersion,
+        file: Bytes,
+        changed: Vec<Subscription>,
+    ) -> Result<()>;
+
+    /// The plugins that a tenant can use, shared ones included; each in its current version.
+    async fn plugins(&self, tenant: Option<&Tenant>) -> Result<Vec<PluginVersion>>;
+
+    /// The versions of one plugin, newest first; the tenant's own plugin goes before a shared one.
+    async fn plugin_versions(
+        &self,
+        tenant: Option<&Tenant>,
+        name: &PluginName,
+    ) -> Result<Vec<PluginVersion>>;
+
+    /// The version that a step of this tenant means.
+    async fn find_plugin(&self, tenant: &Tenant, it: &PluginRef) -> Result<Option<PluginVersion>>;
+
+    /// The subscriptions with a step that follows a name; of one tenant, or of all who see a shared plugin.
+    async fn followers(
+        &self,
+        tenant: Option<&Tenant>,
+        name: &PluginName,
+    ) -> Result<Vec<Subscription>>;
+
+    /// The file of a plugin.
+    async fn plugin_file(&self, digest: Digest) -> Result<Option<Bytes>>;
+
+    /// Stores a token; its tenant begins to exist if it did not.
+    async fn create_token(&self, token: Token) -> Result<()>;
+
+    async fn tokens(&self) -> Result<Vec<Token>>;
+
+    async fn token(&self, hash: [u8; 32]) -> Result<Option<Token>>;
+
+    async fn revoke_token(&self, id: Uuid, now_ms: i64) -> Result<()>;
+
+    async fn tenant_exists(&self, tenant: &Tenant) -> Result<bool>;
+
+    /// Replaces the alternate ids of a profile.
+    async fn put_identities(
+        &self,
+        tenant: &Tenant,
+        profile: &str,
+        ids: Vec<(String, String)>,
+    ) -> Result<()>;
+
+    async fn identities(&self, tenant: &Tenant, profile: &str) -> Result<Vec<(String, String)>>;
+
+    async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Arc<Event>>>;
+
+    /// The log, newest first, each with the number that continues it.
+    async fn deliveries(
+        &self,
+        tenant: &Tenant,
+        query: DeliveryQuery,
+    ) -> Result<Vec<(u64, Delivery)>>;
+
+    /// A delivery with all its attempts, oldest first.
+    async fn delivery(&self, tenant: &Tenant, id: Uuid)
+    -> Result<Option<(Delivery, Vec<Attempt>)>>;
+
+    /// How often plugins dropped events for a subscription.
+    async fn filtered(&self, subscription: Uuid) -> Result<u64>;
+
+    /// Forgets some of what is older or more than wanted, and says whether there is more of it.
+    async fn prune(&self, now_ms: i64, retention: Retention) -> Result<bool>;
+
+    /// Commits what was handed over and ends.
+    async fn close(&self);
+}

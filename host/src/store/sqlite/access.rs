@@ -1,0 +1,109 @@
+//! Tenants, tokens and identities.
+
+use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use uuid::Uuid;
+
+use super::rows::{broken, uuid};
+use super::writer::Writing;
+use crate::event::Tenant;
+use crate::store::{StoreError, Token};
+
+pub(super) fn create_token(connection: &Connection, token: &Token) -> Result<()> {
+    if let Some(tenant) = &token.tenant {
+        connection.execute(
+            "insert or ignore into tenants (tenant, created_at_ms) values (?, ?)",
+            params![tenant.as_str(), token.created_at_ms],
+        )?;
+    }
+    connection.execute(
+        "insert into tokens (id, hash, tenant, scopes, created_at_ms, expires_at_ms)
+         values (?, ?, ?, ?, ?, ?)",
+        params![
+            token.id.as_bytes(),
+            token.hash,
+            token.tenant.as_ref().map(Tenant::as_str),
+            token.scopes.join(" "),
+            token.created_at_ms,
+            token.expires_at_ms,
+        ],
+    )?;
+    Ok(())
+}
+
+const TOKEN: &str = "id, hash, tenant, scopes, created_at_ms, expires_at_ms, revoked_at_ms";
+
+fn read(row: &Row<'_>) -> Result<Token> {
+    let tenant: Option<String> = row.get(2)?;
+    let tenant = tenant.map(|name| Tenant::new(&name)).transpose();
+    let scopes: String = row.get(3)?;
+    Ok(Token {
+        id: uuid(row, 0)?,
+        hash: row.get(1)?,
+        tenant: tenant.map_err(|err| broken(2, err.to_string()))?,
+        scopes: scopes.split_whitespace().map(str::to_owned).collect(),
+        created_at_ms: row.get(4)?,
+        expires_at_ms: row.get(5)?,
+        revoked_at_ms: row.get(6)?,
+    })
+}
+
+pub(super) fn tokens(connection: &Connection) -> Result<Vec<Token>> {
+    let mut all =
+        connection.prepare(&format!("select {TOKEN} from tokens order by created_at_ms, id"))?;
+    all.query_map((), read)?.collect()
+}
+
+pub(super) fn token(connection: &Connection, hash: [u8; 32]) -> Result<Option<Token>> {
+    let mut find =
+        connection.prepare_cached(&format!("select {TOKEN} from tokens where hash = ?"))?;
+    find.query_row(params![hash], read).optional()
+}
+
+pub(super) fn revoke_token(
+    connection: &Connection,
+    id: Uuid,
+    now_ms: i64,
+) -> crate::store::Result<()> {
+    let revoked = connection.execute(
+        "update tokens set revoked_at_ms = coalesce(revoked_at_ms, ?) where id = ?",
+        params![now_ms, id.as_bytes()],
+    )?;
+    if revoked == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+}
+
+pub(super) fn tenant_exists(connection: &Connection, tenant: &Tenant) -> Result<bool> {
+    let mut find = connection.prepare_cached("select 1 from tenants where tenant = ?")?;
+    find.exists(params![tenant.as_str()])
+}
+
+pub(super) fn put_identities(
+    writing: &mut Writing<'_>,
+    tenant: &Tenant,
+    profile: &str,
+    ids: &[(String, String)],
+) -> Result<()> {
+    writing.connection.execute(
+        "delete from identities where tenant = ? and profile = ?",
+        params![tenant.as_str(), profile],
+    )?;
+    let mut insert = writing
+        .connection
+        .prepare_cached("insert into identities (tenant, profile, kind, id) values (?, ?, ?, ?)")?;
+    for (kind, id) in ids {
+        insert.execute(params![tenant.as_str(), profile, kind, id])?;
+    }
+    writing.known.identified.insert(tenant.clone());
+    Ok(())
+}
+
+pub(super) fn identities(
+    connection: &Connection,
+    tenant: &Tenant,
+    profile: &str,
+) -> Result<Vec<(String, String)>> {
+    let mut find = connection.prepare_cached(
+        "select kind, id from identities where tenant = ? and profile = ? order by kind",
+    )?;
+    find.query_map(params![tenant.as_str(), profile], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}

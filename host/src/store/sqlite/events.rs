@@ -1,0 +1,108 @@
+//! Events: accepted once, read when they are routed or delivered later.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Result, params};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::access;
+use super::known::Known;
+use super::rows::{self, EVENT, to_json};
+use crate::event::{Data, Event, Tenant};
+use crate::store::{Accepted, NewEvent, Unrouted};
+
+/// Inserts an event, unless it is there.
+pub(super) fn accept(
+    connection: &Connection,
+    known: &mut Known,
+    new: NewEvent,
+) -> Result<(Accepted, Option<Unrouted>)> {
+    let same = same(&new);
+    let mut alternate_ids = new.alternate_ids;
+    if let Some(profile) = &new.profile
+        && known.identified.contains(&new.tenant)
+    {
+        for (kind, id) in access::identities(connection, &new.tenant, profile)? {
+            if alternate_ids.iter().all(|(it, _)| *it != kind) {
+                alternate_ids.push((kind, id));
+            }
+        }
+    }
+    let (kind, data) = match &new.content.data {
+        Some(Data::Json(json)) => (Some("json"), Some(json.bytes())),
+        Some(Data::Text(bytes)) => (Some("text"), Some(bytes)),
+        Some(Data::Binary(bytes)) => (Some("binary"), Some(bytes)),
+        None => (None, None),
+    };
+    let mut find = connection.prepare_cached("select id from events where same = ?")?;
+    if let Some(id) = find.query_row(params![same], |row| rows::uuid(row, 0)).optional()? {
+        return Ok((Accepted { id, duplicate: true }, None));
+    }
+    let seq = known.begin(&new.tenant);
+    let mut insert = connection.prepare_cached(
+        "insert into events (seq, id, same, tenant, format, attributes, data_kind, data,
+                             alternate_ids, accepted_at_ms, revision)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )?;
+    insert.execute(params![
+        seq,
+        new.id.as_bytes(),
+        same,
+        new.tenant.as_str(),
+        new.format,
+        to_json(&new.content.attributes),
+        kind,
+        data.map(AsRef::<[u8]>::as_ref),
+        (!alternate_ids.is_empty()).then(|| to_json(&alternate_ids)),
+        new.accepted_at_ms,
+        known.revision,
+    ])?;
+    let event = Event {
+        id: new.id,
+        tenant: new.tenant,
+        format: new.format,
+        content: new.content,
+        alternate_ids,
+        accepted_at_ms: new.accepted_at_ms,
+        revision: known.revision,
+    };
+    let accepted = Accepted { id: event.id, duplicate: false };
+    Ok((accepted, Some(Unrouted { seq, event: Arc::new(event) })))
+}
+
+/// What makes two publications one event (CloudEvents 1.0.2, section 3.1.1: source and id), within a
+/// tenant. Half of a SHA-256.
+fn same(new: &NewEvent) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in [new.tenant.as_str(), &new.content.attributes.source, &new.content.attributes.id] {
+        hash.update(u64::try_from(part.len()).expect("a length fits").to_be_bytes());
+        hash.update(part);
+    }
+    *hash.finalize().first_chunk().expect("a SHA-256 has 32 bytes")
+}
+
+pub(super) fn unrouted(connection: &Connection, seqs: &[u64]) -> Result<Vec<Unrouted>> {
+    let mut find =
+        connection.prepare_cached(&format!("select {EVENT} from events where seq = ?"))?;
+    let mut found = Vec::with_capacity(seqs.len());
+    for seq in seqs {
+        let event = find.query_row(params![seq], |row| rows::event(row, 0))?;
+        let event = event.ok_or_else(|| {
+            rows::broken(0, format!("event {seq} lost its data before it was routed"))
+        })?;
+        found.push(Unrouted { seq: *seq, event });
+    }
+    Ok(found)
+}
+
+pub(super) fn by_id(
+    connection: &Connection,
+    tenant: &Tenant,
+    id: Uuid,
+) -> Result<Option<Arc<Event>>> {
+    let sql = format!("select {EVENT} from events where id = ? and tenant = ?");
+    let mut find = connection.prepare_cached(&sql)?;
+    let event = find.query_row(params![id.as_bytes(), tenant.as_str()], |row| rows::event(row, 0));
+    Ok(event.optional()?.flatten())
+}
