@@ -14,7 +14,7 @@ use crate::plugin::Digest;
 use crate::wasm::{Addressee, Fault, Outcome, Runtime, Step};
 
 /// Everything that decides a body beside the event. Immutable, and named by its hash.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rendering {
     pub format: String,

@@ -18,7 +18,7 @@ use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
 use crate::render::Rendering;
 use crate::subscription::{SigningSecret, Subscription};
 
-pub use sqlite::Sqlite;
+pub use sqlite::{Sharing, Sqlite};
 
 /// Why something was not read or written. Texts are for the operator; callers answer by the kind.
 #[derive(Debug, thiserror::Error)]

@@ -440,8 +440,7 @@ impl Store for Sqlite {
     }
 
     async fn prune(&self, now_ms: i64, retention: Retention) -> Result<bool> {
-        self.write(move |writing| Ok(retention::prune(writing, now_ms, retention)?))
-            .await
+        self.write(move |writing| Ok(retention::prune(writing, now_ms, retention)?)).await
     }
 
     async fn close(&self) {

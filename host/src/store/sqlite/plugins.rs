@@ -93,7 +93,7 @@ pub(super) fn versions(
     name: &PluginName,
 ) -> Result<Vec<PluginVersion>> {
     let mut find = connection.prepare_cached(&format!(
-        "select {VERSION} where tenant = ? and name = ? order by created_at_ms desc, digest"
+        "select {VERSION} where tenant = ? and name = ? order by created_at_ms desc, plugin_versions.digest"
     ))?;
     for owner in [owner(tenant), SHARED] {
         let found = find.query_map(params![owner, name.as_str()], read)?;

@@ -65,8 +65,10 @@ fn forget_deliveries(connection: &Connection, before_ms: i64) -> Result<bool> {
     let attempts =
         format!("delete from attempts where delivery in (select id from {OLD_DELIVERIES})");
     connection.prepare_cached(&attempts)?.execute(params![before_ms, ROWS_MAX])?;
-    let deliveries = format!("delete from deliveries where seq in (select seq from {OLD_DELIVERIES})");
-    let forgotten = connection.prepare_cached(&deliveries)?.execute(params![before_ms, ROWS_MAX])?;
+    let deliveries =
+        format!("delete from deliveries where seq in (select seq from {OLD_DELIVERIES})");
+    let forgotten =
+        connection.prepare_cached(&deliveries)?.execute(params![before_ms, ROWS_MAX])?;
     Ok(forgotten == ROWS_MAX)
 }
 

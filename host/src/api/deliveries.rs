@@ -1,0 +1,90 @@
+//! `/v1/deliveries`: the delivery log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::problem::Problem;
+use super::{Api, answer, page_size, parameter, path_id};
+use crate::clock;
+use crate::delivery::{Attempt, Delivery, DeliveryState};
+use crate::event::Violation;
+use crate::store::DeliveryQuery;
+
+fn document(it: &Delivery) -> Value {
+    json!({
+        "id": it.id,
+        "event": it.event_id,
+        "subscription": it.subscription_id,
+        "part": it.part,
+        "state": it.state,
+        "reason": it.reason,
+        "rendering": it.rendering,
+        "body_digest": it.body,
+        "attempts": it.attempts,
+        "next_attempt_at": it.due_at_ms.map(clock::rfc3339),
+        "created_at": clock::rfc3339(it.created_at_ms),
+    })
+}
+
+fn attempt(it: &Attempt) -> Value {
+    json!({
+        "number": it.number,
+        "at": clock::rfc3339(it.at_ms),
+        "duration_ms": it.duration_ms,
+        "status": it.status,
+        "answer": String::from_utf8_lossy(&it.answer),
+        "error": it.error,
+    })
+}
+
+/// `GET /v1/deliveries`, newest first. `event`, `subscription` and `state` narrow the search.
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Problem> {
+    caller.require("deliveries:read")?;
+    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let limit = page_size(&query)?;
+    let search = DeliveryQuery {
+        subscription: parameter(&query, "subscription", "the id of a subscription")?,
+        event: parameter(&query, "event", "the id of an event")?,
+        state: query.get("state").map(|text| state(text)).transpose()?,
+        before: parameter(&query, "before", "the `next` of a page before")?,
+        limit,
+    };
+    let found = api.app.store.deliveries(&tenant, search).await?;
+    let next = found.last().filter(|_| found.len() == limit).map(|(seq, _)| seq.to_string());
+    let found: Vec<Value> = found.iter().map(|(_, it)| document(it)).collect();
+    Ok(answer(StatusCode::OK, &json!({"deliveries": found, "next": next})))
+}
+
+fn state(text: &str) -> Result<DeliveryState, Problem> {
+    DeliveryState::parse(text).ok_or_else(|| {
+        let names = DeliveryState::ALL.map(DeliveryState::as_str).join(", ");
+        let violation = Violation::new("state", format!("must be one of {names}"));
+        Problem::invalid("a parameter of the query is wrong", vec![violation])
+    })
+}
+
+/// `GET /v1/deliveries/{id}`, with every attempt.
+pub(super) async fn read(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Problem> {
+    caller.require("deliveries:read")?;
+    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let found = api.app.store.delivery(&tenant, path_id(&id, "delivery")?).await?;
+    let (delivery, attempts) = found.ok_or_else(|| Problem::not_found("delivery"))?;
+    let mut body = document(&delivery);
+    body["attempts"] = attempts.iter().map(attempt).collect();
+    Ok(answer(StatusCode::OK, &body))
+}

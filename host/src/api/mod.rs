@@ -1,0 +1,194 @@
+//! The HTTP surface: our own API under `/v1`, and the providers' under their base paths. The only
+//! room that knows axum.
+
+mod auth;
+mod deliveries;
+mod events;
+mod identities;
+mod plugins;
+mod problem;
+mod providers;
+mod subscriptions;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequestParts, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use crate::app::App;
+use crate::event::{Violation, is_json_type};
+use crate::formats::Refusal;
+use crate::json::Json;
+use crate::schemas::{self, Endpoints, Schema};
+use auth::{Caller, Tokens};
+use problem::Problem;
+
+pub use auth::hash_token;
+
+/// How many things a list answers at once, and at most.
+const PAGE: usize = 50;
+const PAGE_MAX: usize = 500;
+
+/// What every call is lent.
+pub(crate) struct Api {
+    app: Arc<App>,
+    tokens: Tokens,
+    create: Schema,
+    replace: Schema,
+    steps: Schema,
+}
+
+/// Serves until `stop` ends, and then until the calls that have begun are answered.
+///
+/// # Errors
+///
+/// The listener breaks.
+pub async fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(app)).with_graceful_shutdown(stop).await
+}
+
+fn router(app: Arc<App>) -> Router {
+    let endpoints =
+        if app.settings.egress_http { Endpoints::HttpAllowed } else { Endpoints::Strict };
+    let schema = |name: &str| Schema::ours(schemas::file(name), endpoints);
+    let api = Arc::new(Api {
+        create: schema("cloudevents/create.json"),
+        replace: schema("cloudevents/replace.json"),
+        steps: schema("cloudevents/steps.json"),
+        tokens: Tokens::default(),
+        app,
+    });
+    let own = Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .route("/v1/events", post(events::publish))
+        .route("/v1/events/{id}", get(events::read))
+        .route("/v1/identities/{profile}", put(identities::put).get(identities::read))
+        .route("/v1/subscriptions", post(subscriptions::create).get(subscriptions::list))
+        .route(
+            "/v1/subscriptions/{id}",
+            get(subscriptions::read).put(subscriptions::replace).delete(subscriptions::delete),
+        )
+        .route("/v1/subscriptions/{id}/pause", post(subscriptions::pause))
+        .route("/v1/subscriptions/{id}/resume", post(subscriptions::resume))
+        .route("/v1/subscriptions/{id}/steps", put(subscriptions::set_steps))
+        .route("/v1/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
+        .route("/v1/plugins", get(plugins::list))
+        .route("/v1/plugins/{name}/versions", post(plugins::upload).get(plugins::versions))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{id}", get(deliveries::read));
+    providers::mount(own, &api)
+        .fallback(async || Problem::not_found("path"))
+        .method_not_allowed_fallback(async || {
+            let detail = "the method is not allowed here; see the header `Allow`";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
+        })
+        .with_state(api)
+}
+
+/// The process runs.
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+/// The store can be read.
+async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, Problem> {
+    api.app.store.tokens().await?;
+    Ok("ok\n")
+}
+
+/// A caller whose token is valid, as an argument of a handler.
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Caller, Problem> {
+        Ok(api.tokens.caller(&api.app, &parts.headers).await?)
+    }
+}
+
+/// Reads a body of at most so many bytes.
+async fn read_body(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes, Refusal> {
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|bytes: usize| bytes > bytes_max) {
+        return Err(Refusal::TooLarge { bytes_max });
+    }
+    to_bytes(body, bytes_max).await.map_err(|err| {
+        let mut causes =
+            std::iter::successors(Some(&err as &dyn std::error::Error), |&it| it.source());
+        if causes.any(|it| it.to_string().contains("length limit exceeded")) {
+            Refusal::TooLarge { bytes_max }
+        } else {
+            Refusal::Malformed("the body ended before its time".to_owned())
+        }
+    })
+}
+
+/// Reads a JSON body of our own API and checks it.
+async fn read_json<T: DeserializeOwned>(
+    api: &Api,
+    headers: &HeaderMap,
+    body: Body,
+    schema: &Schema,
+) -> Result<T, Refusal> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    if !media_type.is_some_and(is_json_type) {
+        return Err(Refusal::WrongMediaType("application/json"));
+    }
+    let bytes = read_body(body, headers, api.app.settings.body_bytes_max).await?;
+    let json = Json::parse(bytes)
+        .map_err(|err| Refusal::Malformed(format!("the body is not JSON: {err}")))?;
+    let violations = schema.violations(&json.read().expect("JSON is a JSON value"));
+    if !violations.is_empty() {
+        return Err(Refusal::Invalid(violations));
+    }
+    serde_json::from_slice(json.bytes())
+        .map_err(|err| Refusal::Invalid(vec![Violation::new("", err.to_string())]))
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response {
+    let mut response = (status, body.to_string()).into_response();
+    let media_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// A parameter of the query, read as a `T`.
+fn parameter<T: std::str::FromStr>(
+    query: &HashMap<String, String>,
+    name: &str,
+    what: &str,
+) -> Result<Option<T>, Problem> {
+    let parse = |text: &String| {
+        text.parse().map_err(|_| {
+            let violation = Violation::new(name, format!("must be {what}"));
+            Problem::invalid("a parameter of the query is wrong", vec![violation])
+        })
+    };
+    query.get(name).map(parse).transpose()
+}
+
+/// How many things a list is to answer.
+fn page_size(query: &HashMap<String, String>) -> Result<usize, Problem> {
+    let limit = parameter(query, "limit", "a number")?.unwrap_or(PAGE);
+    Ok(limit.clamp(1, PAGE_MAX))
+}
+
+/// An id in a path.
+fn path_id(text: &str, what: &str) -> Result<uuid::Uuid, Problem> {
+    text.parse().map_err(|_| Problem::not_found(what))
+}

@@ -1,0 +1,133 @@
+//! Errors of our own API: problem details (RFC 9457).
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::event::Violation;
+use crate::formats::Refusal;
+use crate::store::StoreError;
+
+/// What is answered when something is not done. `code` is stable; the texts are for reading.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    errors: Vec<Violation>,
+    headers: Vec<(header::HeaderName, &'static str)>,
+}
+
+impl Problem {
+    pub(crate) fn new(
+        status: StatusCode,
+        code: &'static str,
+        detail: impl Into<String>,
+    ) -> Problem {
+        Problem { status, code, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+    }
+
+    /// Something in what was sent is wrong.
+    pub(crate) fn invalid(detail: impl Into<String>, errors: Vec<Violation>) -> Problem {
+        Problem { errors, ..Problem::new(StatusCode::BAD_REQUEST, "invalid", detail) }
+    }
+
+    /// The same problem, with what is wrong in detail.
+    pub(crate) fn with_errors(self, errors: Vec<Violation>) -> Problem {
+        Problem { errors, ..self }
+    }
+
+    pub(crate) fn not_found(what: &str) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", format!("there is no such {what}"))
+    }
+
+    /// As a member of a larger answer.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or_default(),
+            "status": self.status.as_u16(),
+            "code": self.code,
+            "detail": self.detail,
+        });
+        if !self.errors.is_empty() {
+            body["errors"] = json!(self.errors);
+        }
+        body
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = self.to_json().to_string();
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        let media_type = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, media_type);
+        for (name, value) in self.headers {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        match refusal {
+            Refusal::NoToken => Problem {
+                headers: vec![(header::WWW_AUTHENTICATE, "Bearer")],
+                ..Problem::new(
+                    StatusCode::UNAUTHORIZED,
+                    "no-token",
+                    "the header `Authorization: Bearer …` is missing; `hookyard token create` makes a token",
+                )
+            },
+            Refusal::BadToken => Problem {
+                headers: vec![(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")],
+                ..Problem::new(
+                    StatusCode::UNAUTHORIZED,
+                    "bad-token",
+                    "the token is unknown, revoked or expired",
+                )
+            },
+            Refusal::MissingScope(scope) => Problem::new(
+                StatusCode::FORBIDDEN,
+                "missing-scope",
+                format!("the token does not have the scope `{scope}`"),
+            ),
+            Refusal::NotFound => Problem::not_found("thing"),
+            Refusal::WrongMethod(allowed) => Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "wrong-method",
+                format!("the method is not allowed here; use {allowed}"),
+            ),
+            Refusal::WrongMediaType(wanted) => Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "wrong-media-type",
+                format!("the body must be {wanted}"),
+            ),
+            Refusal::TooLarge { bytes_max } => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                format!("the body is larger than {bytes_max} bytes"),
+            ),
+            Refusal::Malformed(why) => Problem::new(StatusCode::BAD_REQUEST, "malformed", why),
+            Refusal::Invalid(errors) => Problem::invalid("the body does not fit", errors),
+            Refusal::Conflict(what) => Problem::new(
+                StatusCode::CONFLICT,
+                "conflict",
+                format!("another subscription has `{what}` already"),
+            ),
+            Refusal::Unavailable(why) => Problem {
+                headers: vec![(header::RETRY_AFTER, "1")],
+                ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why)
+            },
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(err: StoreError) -> Problem {
+        Refusal::from(err).into()
+    }
+}

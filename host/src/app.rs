@@ -1,0 +1,234 @@
+//! What is opened once at start and lent to everyone, and the signals by which the rooms wake each other.
+
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::available_parallelism;
+
+use anyhow::Context;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc, watch};
+use uuid::Uuid;
+
+use crate::config::Settings;
+use crate::delivery::Delivery;
+use crate::egress::Egress;
+use crate::event::Tenant;
+use crate::formats::{Choices, Format, Formats};
+use crate::index::Index;
+use crate::render::Body;
+use crate::schemas::Endpoints;
+use crate::secret::ServerKey;
+use crate::send::Sender;
+use crate::store::{self, Record, Sharing, Signals, Sqlite, Store, Unrouted};
+use crate::subscription::Subscription;
+use crate::wasm::{Files, Limits, Runtime};
+use crate::workers::Workers;
+
+/// See the head of this module.
+pub struct App {
+    pub settings: Settings,
+    pub store: Arc<dyn Store>,
+    pub formats: Formats,
+    pub runtime: Arc<Runtime>,
+    pub egress: Arc<Egress>,
+    pub sender: Sender,
+    pub workers: Workers,
+    /// Grows whenever tokens may have been changed by another process.
+    pub tokens_changed: watch::Receiver<u64>,
+    index: RwLock<Index>,
+    /// The revision that the index knows.
+    revision: AtomicU64,
+    catching_up: Mutex<()>,
+    /// What stage 3 is told.
+    pub outgoing: mpsc::Sender<Signal>,
+}
+
+/// What the dispatcher is told by rooms that do not know it.
+#[derive(Debug)]
+pub enum Signal {
+    /// Deliveries to be made now.
+    Ready(Vec<Ready>),
+    /// Subscriptions that have changed, or have deliveries in the store that were not there before.
+    Changed(Vec<Uuid>),
+}
+
+/// A delivery with its body, ready to be attempted, which the store may not know yet.
+#[derive(Debug)]
+pub struct Ready {
+    pub tenant: Tenant,
+    pub event_seq: u64,
+    pub delivery: Delivery,
+    pub body: Body,
+    /// None when the store has the delivery already.
+    pub unrecorded: Option<Arc<Unrecorded>>,
+}
+
+/// Counts an event's deliveries that the store does not know yet.
+#[derive(Debug)]
+pub struct Unrecorded {
+    tenant: Tenant,
+    event_seq: u64,
+    left: AtomicUsize,
+}
+
+impl Unrecorded {
+    pub fn new(tenant: Tenant, event_seq: u64, left: usize) -> Unrecorded {
+        Unrecorded { tenant, event_seq, left: AtomicUsize::new(left) }
+    }
+
+    /// To be called when one of them is handed to the store. After the last one, the event is routed.
+    pub fn one_recorded(&self) -> Option<Record> {
+        let last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        last.then(|| Record::Routed { tenant: self.tenant.clone(), seq: self.event_seq })
+    }
+}
+
+impl App {
+    /// Opens everything. Must be called within a Tokio runtime. `accepted` is called by the store's
+    /// writer with the events of each commit, and must not wait.
+    ///
+    /// # Errors
+    ///
+    /// Something cannot be opened; the text says what and why.
+    pub async fn open(
+        settings: Settings,
+        accepted: Box<dyn Fn(Vec<Unrouted>) + Send>,
+        outgoing: mpsc::Sender<Signal>,
+    ) -> anyhow::Result<App> {
+        let endpoints =
+            if settings.egress_http { Endpoints::HttpAllowed } else { Endpoints::Strict };
+        let egress = Arc::new(Egress::new(endpoints, settings.egress_allow.clone()));
+        let key = server_key(&settings)?;
+        let (tell_tokens, tokens_changed) = watch::channel(0);
+        let signals = Signals {
+            accepted,
+            changed: Box::new(move || tell_tokens.send_modify(|count| *count += 1)),
+        };
+        let path = settings.sqlite_path()?;
+        let sqlite = Sqlite::open(path, key.clone(), Sharing::Exclusive, signals)
+            .with_context(|| format!("cannot open the store `{}`", settings.store))?;
+        let store: Arc<dyn Store> = Arc::new(sqlite);
+
+        let workers = match settings.workers {
+            0 => available_parallelism().map_or(2, NonZero::get),
+            count => count,
+        };
+        let limits = Limits {
+            filter_ms: settings.plugin_filter_ms,
+            transform_ms: settings.plugin_transform_ms,
+            configure_ms: settings.plugin_configure_ms,
+            memory_bytes_max: settings.plugin_memory_bytes_max,
+            output_bytes_max: settings.plugin_output_bytes_max,
+            runs_max: u32::try_from(workers).context("that many workers cannot be had")?,
+        };
+        let cache = settings.beside_store(&settings.plugin_cache, ".plugins")?;
+        let files = plugin_files(Arc::clone(&store));
+        let runtime = Runtime::new(limits, &cache, key.derive("compiled plugins"), files)
+            .with_context(|| {
+                format!("cannot set up plugins with the cache `{}`", cache.display())
+            })?;
+        let app = App {
+            formats: Formats::new(Choices {
+                endpoints,
+                alternate_id: settings.mypreferences_alternate_id,
+            }),
+            runtime: Arc::new(runtime),
+            sender: Sender::new(Arc::clone(&egress)).context("cannot set up outgoing HTTP")?,
+            workers: Workers::start(workers).context("cannot start the worker threads")?,
+            egress,
+            store,
+            settings,
+            tokens_changed,
+            index: RwLock::default(),
+            revision: AtomicU64::new(0),
+            catching_up: Mutex::default(),
+            outgoing,
+        };
+        app.read_changes().await?;
+        Ok(app)
+    }
+
+    /// Which subscriptions there are.
+    pub fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present state of a subscription.
+    pub fn subscription(&self, id: Uuid) -> Option<Arc<Subscription>> {
+        self.index().current(id).cloned()
+    }
+
+    /// Whether the index knows everything up to a revision.
+    pub fn knows(&self, revision: u64) -> bool {
+        revision <= self.revision.load(Ordering::Acquire)
+    }
+
+    /// Brings the index up to date with the store, and tells the dispatcher what has changed.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read; the index stays as it was.
+    pub async fn catch_up(&self) -> store::Result<()> {
+        let changed = self.read_changes().await?;
+        if !changed.is_empty() {
+            // Without a dispatcher there is nobody to tell.
+            let _ = self.outgoing.send(Signal::Changed(changed)).await;
+        }
+        Ok(())
+    }
+
+    async fn read_changes(&self) -> store::Result<Vec<Uuid>> {
+        let _one = self.catching_up.lock().await;
+        let known = self.revision.load(Ordering::Acquire);
+        let (revision, versions) = self.store.changes(known).await?;
+        let mut changed = Vec::new();
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        for version in versions {
+            let (id, began) = (version.subscription.id, version.subscription.revision);
+            if began > known {
+                index.put(Arc::new(version.subscription));
+            }
+            if let Some(ended) = version.ended {
+                index.end(id, ended);
+            }
+            changed.push(id);
+        }
+        self.revision.store(revision, Ordering::Release);
+        Ok(changed)
+    }
+
+    /// Forgets states of subscriptions that no event can ask for any more.
+    pub fn prune_index(&self, revision: u64) {
+        self.index.write().unwrap_or_else(PoisonError::into_inner).prune(revision);
+    }
+
+    /// The format of a stored subscription or event.
+    ///
+    /// # Panics
+    ///
+    /// The format is known by name and not built in: the store was written by a newer program.
+    pub fn format(&self, name: &str) -> &dyn Format {
+        self.formats.get(name).expect("the store has only formats that this program knows")
+    }
+}
+
+/// From the environment, or else from a file.
+pub fn server_key(settings: &Settings) -> anyhow::Result<ServerKey> {
+    if let Ok(text) = std::env::var("HOOKYARD_KEY") {
+        return ServerKey::parse(&text)
+            .map_err(anyhow::Error::msg)
+            .context("HOOKYARD_KEY is wrong");
+    }
+    let path = settings.beside_store(&settings.key_file, ".key")?;
+    ServerKey::open(&path).with_context(|| format!("cannot use the key file `{}`", path.display()))
+}
+
+/// Plugins are asked for on worker threads, which may wait.
+fn plugin_files(store: Arc<dyn Store>) -> Files {
+    let handle = Handle::current();
+    Box::new(move |digest| {
+        let file = handle.block_on(store.plugin_file(digest))?;
+        file.with_context(|| format!("the store has no plugin {digest}"))
+    })
+}

@@ -1,0 +1,51 @@
+//! The command line: one file a command.
+
+mod demo;
+mod serve;
+mod token;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::styles;
+
+/// A webhook event router that people extend with WebAssembly.
+///
+/// Publishers send CloudEvents; Hookyard finds the subscriptions that want them, runs their plugins,
+/// and delivers, signed, again and again until it has arrived.
+#[derive(Debug, Parser)]
+#[command(name = "hookyard", version, styles = styles(), arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the router
+    ///
+    /// Needs no configuration: everything is kept in `hookyard.sqlite`. Make a token with
+    /// `hookyard token create` and publish to `POST /v1/events`.
+    Serve(Box<serve::Serve>),
+    /// Make, list and revoke the tokens that calls of the API carry
+    Token(token::Tokens),
+    /// Show a router at work, on a temporary store and with a receiver on this machine
+    Demo(demo::Demo),
+}
+
+impl Cli {
+    /// Runs the command that was typed.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, for a person to read.
+    pub fn run(self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            match self.command {
+                Command::Serve(command) => command.run().await,
+                Command::Token(command) => command.run().await,
+                Command::Demo(command) => command.run().await,
+            }
+        })
+    }
+}

@@ -1,0 +1,41 @@
+//! `hookyard serve`
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Given;
+use crate::server::Server;
+use crate::telemetry;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    /// A file with settings, in TOML: the names are those of the flags, without dashes in front
+    #[arg(long, value_name = "PATH", env = "HOOKYARD_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Given,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let settings = self.settings.with_file(self.config.as_deref())?.settle();
+        telemetry::start(&settings)?;
+        // Asked for before anything is opened, so that no signal is missed.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let server = Server::start(settings).await?;
+        println!("hookyard listens on http://{}", server.address());
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stops; a second signal ends it at once");
+        tokio::select! {
+            () = server.stop() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        Ok(())
+    }
+}

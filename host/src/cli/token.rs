@@ -1,0 +1,162 @@
+//! `hookyard token create|list|revoke`
+
+use anyhow::Context;
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use clap::Subcommand;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::api::hash_token;
+use crate::app::server_key;
+use crate::clock;
+use crate::config::Given;
+use crate::event::Tenant;
+use crate::secret;
+use crate::store::{Sharing, Signals, Sqlite, Store, StoreError, Token};
+
+/// What a token may be good for.
+const SCOPES: [&str; 7] = [
+    "events:write",
+    "subscriptions:read",
+    "subscriptions:write",
+    "plugins:read",
+    "plugins:write",
+    "deliveries:read",
+    "admin",
+];
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Tokens {
+    /// Where everything is kept: `sqlite:PATH`, the same as the router's
+    #[arg(long, value_name = "URL", env = "HOOKYARD_STORE", global = true)]
+    store: Option<String>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a token, and show it this once
+    ///
+    /// The scopes are events:write, subscriptions:read, subscriptions:write, plugins:read,
+    /// plugins:write, deliveries:read, and admin for all of them.
+    Create {
+        /// The account that the token is for; begins to exist with its first token. Without it, the
+        /// token is the operator's and acts for any tenant that a call names
+        #[arg(long)]
+        tenant: Option<String>,
+        /// What the token may do
+        #[arg(long, value_delimiter = ',', required = true, value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// After how many days the token ends; never, unless given
+        #[arg(long, value_name = "DAYS")]
+        days: Option<u32>,
+    },
+    /// List all tokens, without what is secret in them
+    List,
+    /// End a token
+    Revoke {
+        /// The id that `create` and `list` show
+        id: Uuid,
+    },
+}
+
+impl Tokens {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let settings = Given { store: self.store, ..Given::default() }.settle();
+        let signals = Signals { accepted: Box::new(|_| ()), changed: Box::new(|| ()) };
+        let key = server_key(&settings)?;
+        let store = Sqlite::open(settings.sqlite_path()?, key, Sharing::Shared, signals)?;
+        let result = match self.command {
+            Command::Create { tenant, scopes, days } => {
+                create(&store, tenant, scopes, days, self.json).await
+            }
+            Command::List => list(&store, self.json).await,
+            Command::Revoke { id } => revoke(&store, id, self.json).await,
+        };
+        store.close().await;
+        result
+    }
+}
+
+async fn create(
+    store: &Sqlite,
+    tenant: Option<String>,
+    scopes: Vec<String>,
+    days: Option<u32>,
+    json: bool,
+) -> anyhow::Result<()> {
+    if let Some(unknown) = scopes.iter().find(|it| !SCOPES.contains(&it.as_str())) {
+        anyhow::bail!("`{unknown}` is not a scope; the scopes are {}", SCOPES.join(", "));
+    }
+    let tenant = tenant.map(|name| Tenant::new(&name)).transpose();
+    let tenant = tenant.map_err(|violation| anyhow::anyhow!("{violation}"))?;
+    let (token, text) = new_token(tenant, scopes, days);
+    store.create_token(token.clone()).await?;
+    if json {
+        println!("{}", json!({"id": token.id, "token": text, "tenant": token.tenant}));
+    } else {
+        println!("{text}");
+        eprintln!("the token has the id {}; it is not shown again", token.id);
+    }
+    Ok(())
+}
+
+/// A new token and its text.
+pub(super) fn new_token(
+    tenant: Option<Tenant>,
+    scopes: Vec<String>,
+    days: Option<u32>,
+) -> (Token, String) {
+    let text = format!("hky_{}", BASE64_URL_SAFE_NO_PAD.encode(secret::random::<32>()));
+    let now_ms = clock::now_ms();
+    let token = Token {
+        id: Uuid::now_v7(),
+        hash: hash_token(&text),
+        tenant,
+        scopes,
+        created_at_ms: now_ms,
+        expires_at_ms: days.map(|days| now_ms + i64::from(days) * DAY_MS),
+        revoked_at_ms: None,
+    };
+    (token, text)
+}
+
+async fn list(store: &Sqlite, json: bool) -> anyhow::Result<()> {
+    for it in store.tokens().await? {
+        let ended = it.revoked_at_ms.or(it.expires_at_ms.filter(|until| *until <= clock::now_ms()));
+        if json {
+            let line = json!({
+                "id": it.id,
+                "tenant": it.tenant,
+                "scopes": it.scopes,
+                "created_at": clock::rfc3339(it.created_at_ms),
+                "expires_at": it.expires_at_ms.map(clock::rfc3339),
+                "revoked_at": it.revoked_at_ms.map(clock::rfc3339),
+            });
+            println!("{line}");
+        } else {
+            let tenant = it.tenant.as_ref().map_or("(operator)", Tenant::as_str);
+            let state = if ended.is_some() { "ended" } else { "valid" };
+            println!("{}  {state}  {tenant}  {}", it.id, it.scopes.join(","));
+        }
+    }
+    Ok(())
+}
+
+async fn revoke(store: &Sqlite, id: Uuid, json: bool) -> anyhow::Result<()> {
+    match store.revoke_token(id, clock::now_ms()).await {
+        Err(StoreError::NotFound) => anyhow::bail!("there is no token with the id {id}"),
+        result => result.context("cannot revoke the token")?,
+    }
+    if json {
+        println!("{}", json!({"id": id, "revoked": true}));
+    } else {
+        println!("revoked {id}; a running router takes it until it notices, within a second");
+    }
+    Ok(())
+}

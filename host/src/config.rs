@@ -1,0 +1,239 @@
+//! Every setting: its name, its default, and what it means. A flag goes before the environment, the
+//! environment before the file, and the file before the default.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::builder::styling;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::formats::AlternateIdShape;
+
+/// The environment variable of a setting: `HOOKYARD_` and its name in capitals.
+macro_rules! variable {
+    ($name:ident) => {{
+        const BYTES: [u8; PREFIX.len() + stringify!($name).len()] = shout(stringify!($name));
+        const NAME: &str = match std::str::from_utf8(&BYTES) {
+            Ok(name) => name,
+            Err(_) => panic!("the name of a setting is ASCII"),
+        };
+        NAME
+    }};
+}
+
+const PREFIX: &str = "HOOKYARD_";
+
+const fn shout<const N: usize>(name: &str) -> [u8; N] {
+    let mut out = [0; N];
+    let mut at = 0;
+    while at < N {
+        out[at] = if at < PREFIX.len() {
+            PREFIX.as_bytes()[at]
+        } else {
+            name.as_bytes()[at - PREFIX.len()].to_ascii_uppercase()
+        };
+        at += 1;
+    }
+    out
+}
+
+/// Declares the settings once: as they are given, as they are used, and as they are documented.
+macro_rules! settings {
+    ($($(#[doc = $meaning:literal])+ $(#[arg($($arg:tt)*)])* $name:ident: $type:ty = $default:expr,)+) => {
+        /// The settings that somebody gave, by flags, in the environment or in a file.
+        #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+        pub struct Given {
+            $(
+                $(#[doc = $meaning])+
+                #[arg(long, env = variable!($name), $($($arg)*)*)]
+                pub $name: Option<$type>,
+            )+
+        }
+
+        /// The settings as they hold.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $($(#[doc = $meaning])+ pub $name: $type,)+
+        }
+
+        impl Given {
+            fn or(self, other: Given) -> Given {
+                Given { $($name: self.$name.or(other.$name),)+ }
+            }
+
+            /// Fills in the defaults.
+            pub fn settle(self) -> Settings {
+                Settings { $($name: self.$name.unwrap_or_else(|| $default),)+ }
+            }
+        }
+
+        /// Name, default and meaning of each setting.
+        pub fn table() -> Vec<(String, String, String)> {
+            let defaults = Given::default().settle();
+            vec![$((
+                stringify!($name).replace('_', "-"),
+                format!("{:?}", defaults.$name),
+                concat!($($meaning),+).trim().to_owned(),
+            ),)+]
+        }
+    };
+}
+
+settings! {
+    /// Where the HTTP API listens
+    #[arg(value_name = "ADDRESS", help_heading = "Network")]
+    listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)),
+    /// Where everything is kept: `sqlite:PATH`
+    #[arg(value_name = "URL", help_heading = "Storage")]
+    store: String = "sqlite:hookyard.sqlite".to_owned(),
+    /// The file with the server's key, 32 bytes in base64; made at the first start. Empty: beside the
+    /// store, with `.key` at its end. `HOOKYARD_KEY` holds the key itself, without a file
+    #[arg(value_name = "PATH", help_heading = "Storage")]
+    key_file: PathBuf = PathBuf::new(),
+    /// The folder for compiled plugins. Empty: beside the store, with `.plugins` at its end
+    #[arg(value_name = "PATH", help_heading = "Storage")]
+    plugin_cache: PathBuf = PathBuf::new(),
+    /// For how many days the data of events are kept once they are settled
+    #[arg(value_name = "DAYS", help_heading = "Storage")]
+    retention_payload_days: u32 = 7,
+    /// For how many days events, deliveries and attempts are kept
+    #[arg(value_name = "DAYS", help_heading = "Storage")]
+    retention_attempt_days: u32 = 30,
+    /// Above this size, settled data go before their time
+    #[arg(value_name = "BYTES", help_heading = "Storage")]
+    store_bytes_max: u64 = 10 << 30,
+    /// Networks that deliveries may reach though they are not public, such as `10.1.0.0/16`
+    #[arg(value_name = "CIDR", value_delimiter = ',', help_heading = "Network")]
+    egress_allow: Vec<IpNet> = Vec::new(),
+    /// Take `http` endpoints where a format asks for `https`: for development
+    #[arg(num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
+    egress_http: bool = false,
+    /// How many requests to endpoints may be out at the same time
+    #[arg(value_name = "COUNT", help_heading = "Network")]
+    in_flight_max: usize = 4_096,
+    /// How many requests to one subscription's endpoint may be out at the same time
+    #[arg(value_name = "COUNT", help_heading = "Network")]
+    subscription_in_flight_max: usize = 32,
+    /// How long a stop waits for the requests that are out
+    #[arg(value_name = "MS", help_heading = "Network")]
+    shutdown_ms: u64 = 20_000,
+    /// The largest body of a request to the API, plugins aside
+    #[arg(value_name = "BYTES", help_heading = "Limits")]
+    body_bytes_max: usize = 1 << 20,
+    /// The most events in one batch
+    #[arg(value_name = "COUNT", help_heading = "Limits")]
+    batch_events_max: usize = 1_000,
+    /// How many threads run plugins. 0: one for each core
+    #[arg(value_name = "COUNT", help_heading = "Plugins")]
+    workers: usize = 0,
+    /// The largest plugin that may be uploaded
+    #[arg(value_name = "BYTES", help_heading = "Plugins")]
+    plugin_upload_bytes_max: usize = 4 << 20,
+    /// The memory that a run may use
+    #[arg(value_name = "BYTES", help_heading = "Plugins")]
+    plugin_memory_bytes_max: usize = 32 << 20,
+    /// The most that a run may answer. Less for small events: four times their size and 64 KiB
+    #[arg(value_name = "BYTES", help_heading = "Plugins")]
+    plugin_output_bytes_max: usize = 1 << 20,
+    /// The CPU time of a filter
+    #[arg(value_name = "MS", help_heading = "Plugins")]
+    plugin_filter_ms: u64 = 5,
+    /// The CPU time of a transform
+    #[arg(value_name = "MS", help_heading = "Plugins")]
+    plugin_transform_ms: u64 = 20,
+    /// The CPU time of `configure` and `describe`
+    #[arg(value_name = "MS", help_heading = "Plugins")]
+    plugin_configure_ms: u64 = 250,
+    /// How the alternate id shows in a MyPreferences delivery: as a member `AlternateId` in the place
+    /// of `ProfileId`, or as the value of `ProfileId`
+    #[arg(value_name = "SHAPE", help_heading = "Formats")]
+    mypreferences_alternate_id: AlternateIdShape = AlternateIdShape::Member,
+    /// What is logged, as a `tracing` filter: `debug`, `hookyard::dispatch=trace`
+    #[arg(value_name = "FILTER", help_heading = "Log")]
+    log: String = "info".to_owned(),
+    /// Log in JSON, one object a line
+    #[arg(num_args = 0..=1, default_missing_value = "true", help_heading = "Log")]
+    log_json: bool = false,
+}
+
+impl Given {
+    /// Adds what the file says, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or has a setting that does not exist or has another type.
+    pub fn with_file(self, path: Option<&Path>) -> anyhow::Result<Given> {
+        let Some(path) = path else { return Ok(self) };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration file `{}`", path.display()))?;
+        let file: Given = toml::from_str(&text)
+            .with_context(|| format!("the configuration file `{}` is wrong", path.display()))?;
+        Ok(self.or(file))
+    }
+}
+
+impl Settings {
+    /// The file of an SQLite store.
+    ///
+    /// # Errors
+    ///
+    /// The store is of another kind.
+    pub fn sqlite_path(&self) -> anyhow::Result<&Path> {
+        let path = self.store.strip_prefix("sqlite:").map(Path::new);
+        path.filter(|path| !path.as_os_str().is_empty())
+            .with_context(|| format!("the store `{}` is not `sqlite:PATH`", self.store))
+    }
+
+    /// A file or folder beside the store, unless one was named.
+    ///
+    /// # Errors
+    ///
+    /// The store is not a file.
+    pub fn beside_store(&self, named: &Path, ending: &str) -> anyhow::Result<PathBuf> {
+        if !named.as_os_str().is_empty() {
+            return Ok(named.to_owned());
+        }
+        let mut path = self.sqlite_path()?.as_os_str().to_owned();
+        path.push(ending);
+        Ok(path.into())
+    }
+}
+
+/// How `--help` looks.
+pub fn styles() -> clap::builder::Styles {
+    clap::builder::Styles::styled()
+        .header(styling::AnsiColor::Green.on_default().bold())
+        .usage(styling::AnsiColor::Green.on_default().bold())
+        .literal(styling::AnsiColor::Cyan.on_default().bold())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hookyard.toml");
+        std::fs::write(&path, "workers = 3\nplugin-filter-ms = 7\negress-allow = [\"10.0.0.0/8\"]")
+            .unwrap();
+        let flags = Given { workers: Some(5), ..Given::default() };
+        let settings = flags.with_file(Some(&path)).unwrap().settle();
+        assert_eq!(settings.workers, 5);
+        assert_eq!(settings.plugin_filter_ms, 7);
+        assert_eq!(settings.egress_allow, ["10.0.0.0/8".parse().unwrap()]);
+        assert_eq!(settings.plugin_transform_ms, 20);
+    }
+
+    #[test]
+    fn a_file_with_an_unknown_setting_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hookyard.toml");
+        std::fs::write(&path, "wrokers = 3").unwrap();
+        let err = Given::default().with_file(Some(&path)).unwrap_err();
+        assert!(format!("{err:#}").contains("unknown field `wrokers`"), "{err:#}");
+    }
+}

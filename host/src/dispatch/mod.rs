@@ -1,0 +1,445 @@
+//! Stage 3: makes attempts, and records what comes of them.
+//!
+//! One task owns all of it. A delivery comes from the router in memory, or from the store when it is
+//! due again; it waits in its subscription's lane, and lanes take turns. What is known is handed to
+//! the store in groups: once, when the first attempt succeeds soon enough.
+
+mod claim;
+mod lane;
+mod settle;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use rand::RngExt;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{self, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use uuid::Uuid;
+
+use crate::app::{App, Ready, Signal, Unrecorded};
+use crate::clock;
+use crate::delivery::{Delivery, DeliveryState, Reason};
+use crate::event::Tenant;
+use crate::manage;
+use crate::render::Body;
+use crate::send::{Outcome, Request};
+use crate::sign;
+use crate::store::Record;
+use crate::subscription::{State, Subscription};
+use claim::{Claimed, claim};
+use lane::Lane;
+use settle::{Effect, settle};
+
+/// How long a first attempt may take before its delivery is recorded as pending.
+const UNRECORDED_MAX: Duration = Duration::from_millis(25);
+/// How many bytes of bodies wait in memory. The others wait in the store.
+const BYTES_MAX: usize = 64 << 20;
+/// How many signals are taken at a time.
+const SIGNALS_MAX: usize = 256;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// See the head of this module.
+pub struct Dispatcher {
+    app: Arc<App>,
+    lanes: HashMap<Uuid, Lane>,
+    /// The deliveries in memory.
+    open: HashMap<Uuid, Open>,
+    bytes: usize,
+    /// Lanes with something to send, in the order of their turns.
+    turns: VecDeque<Uuid>,
+    /// When to look into the store for which subscription.
+    alarms: BinaryHeap<Reverse<(i64, Uuid)>>,
+    /// Deliveries that the store does not know yet, by their age.
+    unrecorded: VecDeque<(Instant, Uuid)>,
+    attempts: JoinSet<Attempted>,
+    /// Which delivery each attempt is for.
+    in_flight: HashMap<task::Id, Uuid>,
+    /// What is to be fetched, once everything known is handed over to the store.
+    fetches: Vec<(Uuid, usize)>,
+    claims: JoinSet<Claimed>,
+    effects: JoinSet<()>,
+    records: Vec<Record>,
+}
+
+/// A delivery in memory.
+struct Open {
+    tenant: Tenant,
+    event_seq: u64,
+    delivery: Delivery,
+    /// None while its attempt is out.
+    body: Option<Body>,
+    unrecorded: Option<Arc<Unrecorded>>,
+}
+
+struct Attempted {
+    at_ms: i64,
+    duration: Duration,
+    outcome: Outcome,
+}
+
+impl Dispatcher {
+    /// Takes up what the last process left.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read or written.
+    pub async fn new(app: Arc<App>) -> crate::store::Result<Dispatcher> {
+        app.store.release_claims(clock::now_ms()).await?;
+        let mut dispatcher = Dispatcher {
+            lanes: HashMap::new(),
+            open: HashMap::new(),
+            bytes: 0,
+            turns: VecDeque::new(),
+            alarms: BinaryHeap::new(),
+            unrecorded: VecDeque::new(),
+            attempts: JoinSet::new(),
+            in_flight: HashMap::new(),
+            fetches: Vec::new(),
+            claims: JoinSet::new(),
+            effects: JoinSet::new(),
+            records: Vec::new(),
+            app,
+        };
+        for (subscription, due_ms) in dispatcher.app.store.backlog().await? {
+            dispatcher.due(subscription, due_ms);
+        }
+        Ok(dispatcher)
+    }
+
+    /// Works until it is told to stop; then waits for the requests that are out.
+    pub async fn run(
+        mut self,
+        mut signals: mpsc::Receiver<Signal>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut batch = Vec::with_capacity(SIGNALS_MAX);
+        loop {
+            let next = self.next_wake_up();
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                _ = signals.recv_many(&mut batch, SIGNALS_MAX) => {
+                    batch.drain(..).for_each(|signal| self.take(signal));
+                }
+                Some(ended) = self.attempts.join_next_with_id() => self.ended(ended),
+                Some(claimed) = self.claims.join_next() => self.claimed(claimed),
+                () = sleep_until(next) => {}
+            }
+            while let Some(ended) = self.attempts.try_join_next_with_id() {
+                self.ended(ended);
+            }
+            while self.effects.try_join_next().is_some() {}
+            self.sound_alarms();
+            self.record_the_late();
+            self.start_attempts();
+            self.hand_over().await;
+            for (subscription, limit) in std::mem::take(&mut self.fetches) {
+                self.claims.spawn(claim(Arc::clone(&self.app), subscription, limit));
+            }
+        }
+        // Whoever still has something to deliver finds nobody; the store knows of it.
+        signals.close();
+        self.finish().await;
+    }
+
+    async fn finish(mut self) {
+        let until = Instant::now() + Duration::from_millis(self.app.settings.shutdown_ms);
+        while let Ok(Some(ended)) = timeout_at(until, self.attempts.join_next_with_id()).await {
+            self.ended(ended);
+            self.hand_over().await;
+        }
+        while let Ok(Some(_)) = timeout_at(until, self.effects.join_next()).await {}
+        // A request that is cut off is made again by the next process.
+        self.attempts.shutdown().await;
+        self.claims.shutdown().await;
+        self.hand_over().await;
+    }
+
+    fn take(&mut self, signal: Signal) {
+        match signal {
+            Signal::Ready(ready) => ready.into_iter().for_each(|it| self.queue(it)),
+            Signal::Changed(subscriptions) => {
+                for id in subscriptions {
+                    // What is in the store has to be looked at, whatever was known of it.
+                    self.due(id, clock::now_ms());
+                    self.turn(id);
+                }
+            }
+        }
+    }
+
+    /// A delivery enters its lane, or waits in the store when there is no room.
+    fn queue(&mut self, it: Ready) {
+        let (id, subscription) = (it.delivery.id, it.delivery.subscription_id);
+        let size = it.body.bytes.len();
+        let lane = self.lanes.entry(subscription).or_default();
+        let is_full = lane.is_full() || self.bytes + size > BYTES_MAX && self.bytes > 0;
+        if !is_full {
+            lane.queue.push_back(id);
+            self.bytes += size;
+        }
+        if it.unrecorded.is_some() {
+            self.unrecorded.push_back((Instant::now(), id));
+        }
+        let open = Open {
+            tenant: it.tenant,
+            event_seq: it.event_seq,
+            delivery: it.delivery,
+            body: Some(it.body),
+            unrecorded: it.unrecorded,
+        };
+        self.open.insert(id, open);
+        if is_full {
+            self.put_back(id, clock::now_ms());
+        } else {
+            self.turn(subscription);
+        }
+    }
+
+    /// Gives a lane a turn when it has something to send.
+    fn turn(&mut self, subscription: Uuid) {
+        let Some(lane) = self.lanes.get_mut(&subscription) else { return };
+        let room = lane.in_flight < self.app.settings.subscription_in_flight_max;
+        if !lane.waits && room && !lane.queue.is_empty() {
+            lane.waits = true;
+            self.turns.push_back(subscription);
+        }
+    }
+
+    fn start_attempts(&mut self) {
+        while self.attempts.len() < self.app.settings.in_flight_max {
+            let Some(id) = self.turns.pop_front() else { return };
+            let lane = self.lanes.get_mut(&id).expect("a lane that waits is there");
+            lane.waits = false;
+            match self.app.subscription(id) {
+                Some(subscription) if subscription.state == State::Active => {
+                    self.start_attempt(&subscription);
+                    self.turn(id);
+                }
+                Some(_) => self.put_lane_back(id),
+                None => self.cancel_lane(id),
+            }
+            self.fetch(id);
+        }
+    }
+
+    fn start_attempt(&mut self, subscription: &Arc<Subscription>) {
+        let lane = self.lanes.get_mut(&subscription.id).expect("the lane has its turn");
+        let Some(id) = lane.queue.pop_front() else { return };
+        lane.in_flight += 1;
+        let open = self.open.get_mut(&id).expect("a queued delivery is open");
+        let body = open.body.take().expect("a queued delivery has its body");
+        self.bytes -= body.bytes.len();
+        let attempt = attempt(Arc::clone(&self.app), Arc::clone(subscription), id, body);
+        let task = self.attempts.spawn(attempt);
+        self.in_flight.insert(task.id(), id);
+    }
+
+    fn ended(&mut self, ended: Result<(task::Id, Attempted), task::JoinError>) {
+        let (task, attempted) = match ended {
+            Ok(ended) => ended,
+            Err(err) => {
+                tracing::error!(%err, "an attempt panicked");
+                let outcome = Outcome::Unreachable(Reason::new("internal", "a bug of the router"));
+                let at_ms = clock::now_ms();
+                (err.id(), Attempted { at_ms, duration: Duration::ZERO, outcome })
+            }
+        };
+        let id = self.in_flight.remove(&task).expect("an attempt is for a delivery");
+        let open = self.open.remove(&id).expect("an attempted delivery is open");
+        let subscription = open.delivery.subscription_id;
+        let lane = self.lanes.get_mut(&subscription).expect("an attempted delivery has a lane");
+        lane.in_flight -= 1;
+
+        let present = self.app.subscription(subscription);
+        let format = self.app.format(present.as_ref().map_or("cloudevents", |it| it.format));
+        let jitter = rand::rng().random_range(-1.0..=1.0);
+        let Attempted { outcome, at_ms, duration } = attempted;
+        let (mut delivery, effect) =
+            settle(format, open.delivery, outcome, at_ms, duration, jitter);
+        if present.is_none() && delivery.state == DeliveryState::Retrying {
+            (delivery.state, delivery.due_at_ms) = (DeliveryState::Cancelled, None);
+        }
+        if let Some(due_ms) = delivery.due_at_ms {
+            self.due(subscription, due_ms);
+        }
+        self.record(open.tenant, open.event_seq, delivery, open.unrecorded);
+        self.follow(subscription, effect);
+        self.turn(subscription);
+        self.fetch(subscription);
+    }
+
+    fn follow(&mut self, subscription: Uuid, effect: Effect) {
+        let state = match effect {
+            Effect::None => return,
+            Effect::Disable => State::Disabled,
+            Effect::Pause => State::Paused,
+        };
+        let app = Arc::clone(&self.app);
+        self.effects.spawn(async move {
+            if let Err(err) =
+                manage::subscriptions::stop_delivering(&app, subscription, state).await
+            {
+                tracing::warn!(%subscription, %err, "cannot stop delivering to a subscription");
+            }
+        });
+    }
+
+    /// There is something in the store for a subscription at a time.
+    fn due(&mut self, subscription: Uuid, at_ms: i64) {
+        self.lanes.entry(subscription).or_default().due_at(at_ms);
+        self.alarms.push(Reverse((at_ms, subscription)));
+    }
+
+    fn sound_alarms(&mut self) {
+        let now_ms = clock::now_ms();
+        while let Some(Reverse((at_ms, subscription))) = self.alarms.peek().copied()
+            && at_ms <= now_ms
+        {
+            self.alarms.pop();
+            self.fetch(subscription);
+        }
+    }
+
+    /// Fetches what is due from the store, when the lane has nothing in memory.
+    fn fetch(&mut self, subscription: Uuid) {
+        let Some(lane) = self.lanes.get_mut(&subscription) else { return };
+        let is_due = lane.next_due_ms.is_some_and(|due| due <= clock::now_ms());
+        if is_due && lane.queue.is_empty() && !lane.claiming {
+            lane.next_due_ms = None;
+            // A change of a subscription that takes nothing now makes us look again. What is left of
+            // one that is gone is fetched to be cancelled.
+            let present = self.app.subscription(subscription);
+            if present.is_none_or(|it| it.state == State::Active) {
+                lane.claiming = true;
+                self.fetches.push((subscription, lane.room()));
+            }
+        }
+        if lane.is_empty() {
+            self.lanes.remove(&subscription);
+        }
+    }
+
+    fn claimed(&mut self, claimed: Result<Claimed, task::JoinError>) {
+        let claimed = claimed.expect("a claim catches its panics");
+        let lane = self.lanes.entry(claimed.subscription).or_default();
+        lane.claiming = false;
+        self.records.extend(claimed.records);
+        claimed.ready.into_iter().for_each(|it| self.queue(it));
+        if let Some(due_ms) = claimed.next_due_ms {
+            self.due(claimed.subscription, due_ms);
+        }
+        self.fetch(claimed.subscription);
+    }
+
+    /// A delivery leaves memory and waits in the store.
+    fn put_back(&mut self, id: Uuid, due_ms: i64) {
+        let open = self.open.remove(&id).expect("a delivery that is put back is open");
+        let mut delivery = open.delivery;
+        delivery.due_at_ms = Some(due_ms);
+        self.due(delivery.subscription_id, due_ms);
+        self.record(open.tenant, open.event_seq, delivery, open.unrecorded);
+    }
+
+    /// The subscription takes nothing now; when it does again, it is in the store.
+    fn put_lane_back(&mut self, subscription: Uuid) {
+        let now_ms = clock::now_ms();
+        for id in self.empty_lane(subscription) {
+            self.put_back(id, now_ms);
+        }
+    }
+
+    fn cancel_lane(&mut self, subscription: Uuid) {
+        for id in self.empty_lane(subscription) {
+            let mut open = self.open.remove(&id).expect("a queued delivery is open");
+            open.delivery.state = DeliveryState::Cancelled;
+            self.record(open.tenant, open.event_seq, open.delivery, open.unrecorded);
+        }
+    }
+
+    fn empty_lane(&mut self, subscription: Uuid) -> VecDeque<Uuid> {
+        let lane = self.lanes.get_mut(&subscription).expect("the lane has its turn");
+        let queue = std::mem::take(&mut lane.queue);
+        for id in &queue {
+            let body = self.open.get(id).and_then(|open| open.body.as_ref());
+            self.bytes -= body.map_or(0, |body| body.bytes.len());
+        }
+        queue
+    }
+
+    fn record(
+        &mut self,
+        tenant: Tenant,
+        event_seq: u64,
+        delivery: Delivery,
+        unrecorded: Option<Arc<Unrecorded>>,
+    ) {
+        let delivery = Box::new(delivery);
+        self.records.push(Record::Delivery { tenant, event_seq, delivery });
+        self.records.extend(unrecorded.and_then(|it| it.one_recorded()));
+    }
+
+    /// The store gets to know of deliveries whose first attempt takes its time.
+    fn record_the_late(&mut self) {
+        let now = Instant::now();
+        while let Some((since, id)) = self.unrecorded.front().copied()
+            && now - since >= UNRECORDED_MAX
+        {
+            self.unrecorded.pop_front();
+            let Some(open) = self.open.get_mut(&id) else { continue };
+            let Some(unrecorded) = open.unrecorded.take() else { continue };
+            let (tenant, delivery) = (open.tenant.clone(), open.delivery.clone());
+            let event_seq = open.event_seq;
+            self.record(tenant, event_seq, delivery, Some(unrecorded));
+        }
+    }
+
+    async fn hand_over(&mut self) {
+        if !self.records.is_empty() {
+            let records = std::mem::take(&mut self.records);
+            self.app.store.record(records).await;
+        }
+    }
+
+    fn next_wake_up(&self) -> Instant {
+        let now = Instant::now();
+        let late = self.unrecorded.front().map(|(since, _)| *since + UNRECORDED_MAX);
+        let alarm = self.alarms.peek().map(|Reverse((at_ms, _))| {
+            let wait_ms = at_ms.saturating_sub(clock::now_ms()).max(0);
+            now + Duration::from_millis(wait_ms.unsigned_abs())
+        });
+        // The wall clock may be set; an alarm is looked at now and then.
+        let soon = now + Duration::from_secs(60);
+        late.into_iter().chain(alarm).fold(soon, Instant::min)
+    }
+}
+
+async fn attempt(
+    app: Arc<App>,
+    subscription: Arc<Subscription>,
+    delivery: Uuid,
+    body: Body,
+) -> Attempted {
+    let at_ms = clock::now_ms();
+    let id = delivery.to_string();
+    let signature = sign::standard_webhooks(&subscription.secrets, &id, at_ms, &body.bytes);
+    let request = Request {
+        url: subscription.url.clone(),
+        content_type: body.content_type,
+        headers: vec![
+            (WEBHOOK_ID, id),
+            (WEBHOOK_TIMESTAMP, (at_ms / 1_000).to_string()),
+            (WEBHOOK_SIGNATURE, signature),
+        ],
+        body: body.bytes,
+        timeout: app.format(subscription.format).policy().timeout,
+    };
+    let (outcome, duration) = app.sender.send(request).await;
+    Attempted { at_ms, duration, outcome }
+}

@@ -1,0 +1,169 @@
+//! What comes of an attempt. Pure.
+
+use std::time::Duration;
+
+use crate::delivery::{Attempt, Delivery, DeliveryState, Reason};
+use crate::formats::{AfterLast, Format};
+use crate::send::Outcome;
+
+/// An endpoint may ask for patience, but not for longer than this.
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+/// What an endpoint that is overloaded gets at least.
+const OVERLOADED_MIN: Duration = Duration::from_secs(60);
+
+/// What follows for the subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    None,
+    /// The endpoint said that it is gone.
+    Disable,
+    /// The format says so after the last attempt of a delivery.
+    Pause,
+}
+
+/// Adds an attempt to a delivery, and says what follows. `jitter` is between -1 and 1.
+pub(super) fn settle(
+    format: &dyn Format,
+    mut delivery: Delivery,
+    outcome: Outcome,
+    at_ms: i64,
+    duration: Duration,
+    jitter: f64,
+) -> (Delivery, Effect) {
+    let policy = format.policy();
+    let number = delivery.attempts + 1;
+    let (status, retry_after, answer, error) = match outcome {
+        Outcome::Answered { status, answer, .. } if format.is_success(status) => {
+            (Some(status), None, answer, None)
+        }
+        Outcome::Answered { status, retry_after, answer } => {
+            let reason =
+                Reason::new(&format!("http-{status}"), format!("the endpoint answered {status}"));
+            (Some(status), retry_after, answer, Some(reason))
+        }
+        Outcome::Unreachable(reason) => (None, None, Vec::new(), Some(reason)),
+    };
+    let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    let ended_ms = at_ms + i64::from(duration_ms);
+    let attempt = Attempt { number, at_ms, duration_ms, status, answer, error: error.clone() };
+    delivery.attempts = number;
+    delivery.last_attempt = Some(attempt);
+    delivery.reason = error.clone();
+    delivery.due_at_ms = None;
+
+    let Some(error) = error else {
+        delivery.state = DeliveryState::Delivered;
+        return (delivery, Effect::None);
+    };
+    if status == Some(410) {
+        delivery.state = DeliveryState::Dead;
+        delivery.reason =
+            Some(Reason::new("gone", "the endpoint answered 410: it is gone for good"));
+        return (delivery, Effect::Disable);
+    }
+    let next = policy.schedule.get(usize::try_from(number).unwrap_or(usize::MAX));
+    let Some(&delay) = next else {
+        let last = error.detail.unwrap_or(error.code);
+        let detail = format!("{number} attempts have failed; the last one: {last}");
+        delivery.state = DeliveryState::Dead;
+        delivery.reason = Some(Reason::new("exhausted", detail));
+        let effect = match policy.after_last {
+            AfterLast::Keep => Effect::None,
+            AfterLast::Pause => Effect::Pause,
+        };
+        return (delivery, effect);
+    };
+    let overloaded = matches!(status, Some(429 | 502 | 504));
+    let least = if overloaded { OVERLOADED_MIN } else { Duration::ZERO };
+    let asked = retry_after.unwrap_or(Duration::ZERO).min(RETRY_AFTER_MAX);
+    let delay = delay.mul_f64(1.0 + 0.2 * jitter).max(least).max(asked);
+    delivery.state = DeliveryState::Retrying;
+    delivery.due_at_ms = Some(ended_ms + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2));
+    (delivery, Effect::None)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::formats::CloudEvents;
+    use crate::plugin::Digest;
+
+    fn delivery(attempts: u32) -> Delivery {
+        Delivery {
+            id: Uuid::nil(),
+            event_id: Uuid::nil(),
+            subscription_id: Uuid::nil(),
+            part: 0,
+            rendering: Digest::of(b""),
+            body: None,
+            state: DeliveryState::Pending,
+            reason: None,
+            due_at_ms: None,
+            attempts,
+            last_attempt: None,
+            created_at_ms: 0,
+        }
+    }
+
+    fn answered(status: u16, retry_after: Option<u64>) -> Outcome {
+        let retry_after = retry_after.map(Duration::from_secs);
+        Outcome::Answered { status, retry_after, answer: vec![] }
+    }
+
+    fn unreachable() -> Outcome {
+        Outcome::Unreachable(Reason::code("reset"))
+    }
+
+    /// `seconds` is how long after the attempt the next one is due.
+    fn check(
+        before: u32,
+        outcome: Outcome,
+        jitter: f64,
+        state: DeliveryState,
+        seconds: Option<i64>,
+        effect: Effect,
+    ) {
+        let took = Duration::from_millis(500);
+        let (after, followed) =
+            settle(&CloudEvents, delivery(before), outcome, 1_000, took, jitter);
+        assert_eq!(after.state, state);
+        assert_eq!(after.due_at_ms.map(|due| (due - 1_500) / 1_000), seconds);
+        assert_eq!(followed, effect);
+        assert_eq!(after.attempts, before + 1);
+        assert_eq!(after.reason.is_none(), state == DeliveryState::Delivered);
+    }
+
+    #[test]
+    fn success_ends_it() {
+        check(0, answered(204, None), 0.0, DeliveryState::Delivered, None, Effect::None);
+        check(9, answered(200, Some(5)), 0.0, DeliveryState::Delivered, None, Effect::None);
+    }
+
+    #[test]
+    fn attempts_follow_the_schedule_with_jitter() {
+        let retrying = DeliveryState::Retrying;
+        check(0, answered(500, None), 0.0, retrying, Some(5), Effect::None);
+        check(0, unreachable(), 1.0, retrying, Some(6), Effect::None);
+        check(0, unreachable(), -1.0, retrying, Some(4), Effect::None);
+        check(1, answered(301, None), 0.0, retrying, Some(300), Effect::None);
+        check(8, answered(400, None), 0.0, retrying, Some(24 * 3_600), Effect::None);
+        check(9, answered(400, None), 0.0, DeliveryState::Dead, None, Effect::None);
+    }
+
+    #[test]
+    fn an_endpoint_may_ask_for_patience() {
+        let retrying = DeliveryState::Retrying;
+        check(0, answered(503, Some(120)), -1.0, retrying, Some(120), Effect::None);
+        check(2, answered(503, Some(120)), 0.0, retrying, Some(1_800), Effect::None);
+        check(0, answered(503, Some(10_000_000)), 0.0, retrying, Some(24 * 3_600), Effect::None);
+        check(0, answered(429, None), 0.0, retrying, Some(60), Effect::None);
+        check(0, answered(502, Some(90)), 0.0, retrying, Some(90), Effect::None);
+    }
+
+    #[test]
+    fn gone_is_gone() {
+        check(0, answered(410, None), 0.0, DeliveryState::Dead, None, Effect::Disable);
+    }
+}

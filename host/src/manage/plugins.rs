@@ -1,0 +1,151 @@
+//! Plugins: uploaded, checked, and made the current version of their name.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::check_configuration;
+use crate::app::App;
+use crate::clock;
+use crate::event::{Tenant, Violation};
+use crate::formats::Refusal;
+use crate::plugin::{Digest, Manifest, PluginName, PluginRef, PluginVersion};
+use crate::schemas::Schema;
+use crate::subscription::{StepRef, Subscription};
+use crate::wasm::{self, STANDARD_PLUGINS, Uploaded};
+
+/// How long the texts of a manifest may be, in bytes.
+const TEXT_BYTES_MAX: usize = 1_024;
+const READS_MAX: usize = 256;
+
+/// Why an upload is not taken.
+#[derive(Debug)]
+pub enum UploadRefusal {
+    /// The file is not a plugin that we run.
+    Plugin(wasm::Refusal),
+    /// Subscriptions follow the name with configurations that the new version does not take.
+    Followers(Vec<Violation>),
+    Other(Refusal),
+}
+
+impl<E: Into<Refusal>> From<E> for UploadRefusal {
+    fn from(err: E) -> UploadRefusal {
+        UploadRefusal::Other(err.into())
+    }
+}
+
+/// Checks, compiles and tries a file, and makes it the current version of its name. The same file
+/// again changes nothing. Without a tenant, the plugin is shared with all.
+///
+/// # Errors
+///
+/// The file is not a plugin, or would break a subscription; nothing has changed.
+pub async fn upload(
+    app: &App,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+    file: Bytes,
+) -> Result<(PluginVersion, Uploaded), UploadRefusal> {
+    let uploaded = {
+        let (runtime, file) = (Arc::clone(&app.runtime), file.clone());
+        tokio::task::spawn_blocking(move || runtime.upload(&file)).await
+    };
+    let uploaded = uploaded
+        .map_err(|_| Refusal::Unavailable("the plugin could not be tried".to_owned()))?
+        .map_err(UploadRefusal::Plugin)?;
+    check_manifest(&uploaded.manifest).map_err(UploadRefusal::Plugin)?;
+    let version = PluginVersion {
+        name: name.clone(),
+        tenant: tenant.cloned(),
+        digest: uploaded.digest,
+        size_bytes: u64::try_from(file.len()).unwrap_or(u64::MAX),
+        world: uploaded.world,
+        manifest: uploaded.manifest.clone(),
+        created_at_ms: clock::now_ms(),
+        current: true,
+    };
+    let changed = follow(app, &version).await?;
+    app.store.add_plugin(version.clone(), file, changed).await?;
+    app.catch_up().await?;
+    Ok((version, uploaded))
+}
+
+/// Shares the plugins that this program brings along, unless they are shared already.
+///
+/// # Errors
+///
+/// One of them cannot be compiled or stored.
+pub async fn share_standard(app: &App) -> anyhow::Result<()> {
+    for (name, file) in STANDARD_PLUGINS {
+        let name = PluginName::try_from(name.to_owned()).map_err(|err| anyhow::anyhow!("{err}"))?;
+        let digest = Digest::of(file);
+        let versions = app.store.plugin_versions(None, &name).await?;
+        if versions.iter().any(|it| it.current && it.digest == digest) {
+            continue;
+        }
+        upload(app, None, &name, Bytes::from_static(file))
+            .await
+            .map_err(|refusal| anyhow::anyhow!("cannot share the plugin `{name}`: {refusal:?}"))?;
+        tracing::info!(%name, %digest, "shares a standard plugin");
+    }
+    Ok(())
+}
+
+fn check_manifest(manifest: &Manifest) -> Result<(), wasm::Refusal> {
+    let refuse = |detail: String| Err(wasm::Refusal { code: "bad-manifest", detail });
+    for (field, text) in
+        [("name", &manifest.name), ("version", &manifest.version), ("summary", &manifest.summary)]
+    {
+        if text.len() > TEXT_BYTES_MAX {
+            return refuse(format!("`describe` gives a `{field}` of over {TEXT_BYTES_MAX} bytes"));
+        }
+    }
+    if let Some(schema) = &manifest.config_schema
+        && let Err(err) = Schema::strange(schema)
+    {
+        return refuse(format!("the `config-schema` that `describe` gives cannot be used: {err}"));
+    }
+    let reads = manifest.reads.as_deref().unwrap_or_default();
+    if reads.len() > READS_MAX {
+        return refuse(format!("`describe` declares more than {READS_MAX} reads"));
+    }
+    match reads.iter().find(|it| !it.is_empty() && !it.starts_with('/')) {
+        Some(wrong) => refuse(format!("`describe` declares `{wrong}`, which is no JSON Pointer")),
+        None => Ok(()),
+    }
+}
+
+/// The subscriptions that follow the name, with the new version in their renderings.
+async fn follow(app: &App, version: &PluginVersion) -> Result<Vec<Subscription>, UploadRefusal> {
+    let followers = app.store.followers(version.tenant.as_ref(), &version.name).await?;
+    let name = PluginRef::Name(version.name.clone());
+    let mut changed = Vec::with_capacity(followers.len());
+    let mut violations = Vec::new();
+    for mut it in followers {
+        let mut rendering = (*it.rendering).clone();
+        let refs: Vec<&StepRef> = it.format_steps.iter().chain(&it.steps).collect();
+        assert_eq!(refs.len(), rendering.steps.len(), "each step is pinned");
+        let mut broken = false;
+        for (pinned, asked) in rendering.steps.iter_mut().zip(refs) {
+            if asked.plugin != name {
+                continue;
+            }
+            match check_configuration(app, version, "", &asked.config).await? {
+                Ok(step) => *pinned = step,
+                Err(wrong) => {
+                    broken = true;
+                    let whose =
+                        |v: Violation| Violation::new(format!("{}{}", it.id, v.field), v.detail);
+                    violations.extend(wrong.into_iter().map(whose));
+                }
+            }
+        }
+        if !broken && rendering != *it.rendering {
+            it.rendering_hash = rendering.hash();
+            it.rendering = Arc::new(rendering);
+            it.updated_at_ms = version.created_at_ms;
+            changed.push(it);
+        }
+    }
+    if violations.is_empty() { Ok(changed) } else { Err(UploadRefusal::Followers(violations)) }
+}

@@ -1,0 +1,198 @@
+//! Makes one HTTP attempt. The only module that sends requests.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use reqwest::redirect::Policy;
+use url::Url;
+
+use crate::clock;
+use crate::delivery::Reason;
+use crate::egress::{Denied, Egress, Resolver};
+
+/// How much of an answer is kept.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
+const CONNECT: Duration = Duration::from_secs(5);
+/// Connections to an endpoint that are kept for the next request.
+const IDLE_CONNECTIONS_MAX: usize = 32;
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+const USER_AGENT: &str = concat!("Hookyard/", env!("CARGO_PKG_VERSION"));
+
+/// Connections to endpoints.
+pub struct Sender {
+    client: reqwest::Client,
+    egress: Arc<Egress>,
+}
+
+/// A request for a delivery.
+#[derive(Debug)]
+pub struct Request {
+    pub url: Url,
+    pub content_type: &'static str,
+    /// What signs it, and what else the format asks for.
+    pub headers: Vec<(HeaderName, String)>,
+    pub body: Bytes,
+    pub timeout: Duration,
+}
+
+/// What came of a request. An endpoint that fails is a normal day.
+#[derive(Debug, PartialEq)]
+pub enum Outcome {
+    Answered {
+        status: u16,
+        /// How long the endpoint asks us to wait.
+        retry_after: Option<Duration>,
+        /// The first [`ANSWER_BYTES_MAX`] of the body.
+        answer: Vec<u8>,
+    },
+    /// There was no answer.
+    Unreachable(Reason),
+}
+
+impl Sender {
+    /// # Errors
+    ///
+    /// TLS cannot be set up on this machine.
+    pub fn new(egress: Arc<Egress>) -> anyhow::Result<Sender> {
+        // The first to set it wins; every one of us sets the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .dns_resolver(Arc::new(Resolver(Arc::clone(&egress))))
+            .redirect(Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Sender { client, egress })
+    }
+
+    /// Makes the request, and answers with how long it took.
+    pub async fn send(&self, request: Request) -> (Outcome, Duration) {
+        let start = Instant::now();
+        let outcome = match self.attempt(request).await {
+            Ok(outcome) => outcome,
+            Err(err) => Outcome::Unreachable(explain(&err)),
+        };
+        (outcome, start.elapsed())
+    }
+
+    async fn attempt(&self, it: Request) -> Result<Outcome, reqwest::Error> {
+        // An address in the URL is never resolved, so the resolver does not see it.
+        if let Err(denied) = self.egress.check_literal(&it.url) {
+            return Ok(Outcome::Unreachable(Reason::new("egress-denied", denied.to_string())));
+        }
+        let mut headers = HeaderMap::with_capacity(it.headers.len() + 1);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(it.content_type));
+        for (name, value) in it.headers {
+            let value = HeaderValue::try_from(value).expect("our header values are visible ASCII");
+            headers.insert(name, value);
+        }
+        let request =
+            self.client.post(it.url).headers(headers).body(it.body).timeout(it.timeout).build()?;
+        let mut response = self.client.execute(request).await?;
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|it| parse_retry_after(it, clock::now_ms()));
+        let mut answer = Vec::new();
+        // The status decides. An answer that breaks off later is kept as far as it came, and one that is
+        // too long is not read on, though its connection is lost.
+        while let Ok(Some(chunk)) = response.chunk().await {
+            let room = ANSWER_BYTES_MAX - answer.len();
+            answer.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if answer.len() == ANSWER_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(Outcome::Answered { status, retry_after, answer })
+    }
+}
+
+/// Seconds or a date (RFC 9110, section 10.2.3).
+fn parse_retry_after(value: &HeaderValue, now_ms: i64) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    let at = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let now = Duration::from_millis(now_ms.unsigned_abs());
+    Some(at.saturating_sub(now))
+}
+
+/// Says why there was no answer, in words that help whoever runs the endpoint.
+fn explain(err: &reqwest::Error) -> Reason {
+    let causes = std::iter::successors(Some(err as &dyn Error), |&err| err.source());
+    for cause in causes.clone() {
+        if let Some(denied) = cause.downcast_ref::<Denied>() {
+            return Reason::new("egress-denied", denied.to_string());
+        }
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Reason::new("tls", format!("the TLS handshake failed: {tls}"));
+        }
+        if let Some(io) = cause.downcast_ref::<io::Error>()
+            && let Some(reason) = explain_io(io)
+        {
+            return reason;
+        }
+    }
+    if err.is_timeout() {
+        return if err.is_connect() {
+            Reason::new("connect-timeout", "the endpoint did not take the connection in time")
+        } else {
+            Reason::new("timeout", "the endpoint did not answer in time")
+        };
+    }
+    let last = causes.last().map_or_else(|| err.to_string(), ToString::to_string);
+    let code = if err.is_connect() { "connect" } else { "broken-answer" };
+    Reason::new(code, last)
+}
+
+fn explain_io(err: &io::Error) -> Option<Reason> {
+    Some(match err.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            Reason::new("connect-refused", "nothing listens at the endpoint's address")
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            Reason::new("reset", "the endpoint closed the connection before it answered")
+        }
+        io::ErrorKind::UnexpectedEof => {
+            Reason::new("reset", "the endpoint closed the connection before it answered")
+        }
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            Reason::new("unreachable", "there is no way to the endpoint's network")
+        }
+        io::ErrorKind::NotFound => Reason::new("dns", "the endpoint's name has no address"),
+        _ if err.to_string().contains("failed to lookup address") => {
+            Reason::new("dns", "the endpoint's name cannot be resolved")
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now_ms = 784_111_777_000;
+        for (text, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let parsed = parse_retry_after(&HeaderValue::from_static(text), now_ms);
+            assert_eq!(parsed, seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+}
