@@ -8,6 +8,7 @@ mod identities;
 mod plugins;
 mod problem;
 mod providers;
+pub mod receiver;
 mod subscriptions;
 
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod client;
 mod demo;
 mod serve;
 mod token;

@@ -87,8 +87,9 @@ impl MyPreferences {
                 AlternateIdShape::Value => "/ProfileId",
             };
             let typed = self.alternate_id == AlternateIdShape::Member;
-            let config =
-                json!({"kind": kind, "profile_id": "/ProfileId", "put": put, "typed": typed});
+            // A whole profile has its id inside, too.
+            let remove = ["/ProfileId", "/Data/0/ProfileId"];
+            let config = json!({"kind": kind, "put": put, "remove": remove, "typed": typed});
             steps.push(standard("alternate-id", config));
         }
         steps

@@ -8,10 +8,11 @@ use hookyard_plugin::prelude::*;
 struct AlternateId {
     /// The kind of alternate id, for example `LoyaltyNumber`.
     kind: String,
-    /// JSON Pointer (RFC 6901) of the profile id in the data.
-    profile_id: String,
-    /// JSON Pointer of the alternate id. When it is the same as `profile_id`, the value is replaced.
+    /// JSON Pointer (RFC 6901) of the place in the data for the alternate id. What is there is replaced.
     put: String,
+    /// JSON Pointers of all places where the profile id may stand, which are emptied.
+    #[serde(default)]
+    remove: Vec<String>,
     /// Write `{"Type": kind, "Id": value}` and not the value alone.
     #[serde(default)]
     typed: bool,
@@ -28,10 +29,8 @@ impl Transform for AlternateId {
     fn transform(&self, event: &Event, _: &Context) -> Result<Verdict> {
         let Some(id) = event.alternate_id(&self.kind) else { return Ok(Verdict::Pass) };
 
-        let mut output = Output::new();
-        if self.put != self.profile_id {
-            output = output.remove(&self.profile_id);
-        }
+        let gone = self.remove.iter().filter(|it| **it != self.put);
+        let mut output = gone.fold(Output::new(), |output, it| output.remove(it));
         output = if self.typed {
             output.put(&self.put, &Typed { r#type: &self.kind, id: &id })?
         } else {
@@ -53,13 +52,13 @@ mod tests {
 
     use super::*;
 
-    const EVENT: &str = r#"{"ProfileId":1024}"#;
+    const EVENT: &str = r#"{"ProfileId":1024,"Data":[{"ProfileId":1024}]}"#;
 
     fn plugin(put: &str, typed: bool) -> AlternateId {
         AlternateId {
             kind: "Loyalty".to_owned(),
-            profile_id: "/ProfileId".to_owned(),
             put: put.to_owned(),
+            remove: vec!["/ProfileId".to_owned(), "/Data/0/ProfileId".to_owned()],
             typed,
         }
     }
@@ -71,12 +70,12 @@ mod tests {
 
     #[test]
     fn the_profile_id_goes_and_the_alternate_id_comes() {
-        check(&plugin("/AlternateId", true), r#"{"AlternateId":{"Id":"L-7","Type":"Loyalty"}}"#);
+        check(&plugin("/AlternateId", true), r#"{"AlternateId":{"Id":"L-7","Type":"Loyalty"},"Data":[{}]}"#);
     }
 
     #[test]
     fn the_value_can_take_the_place_of_the_profile_id() {
-        check(&plugin("/ProfileId", false), r#"{"ProfileId":"L-7"}"#);
+        check(&plugin("/ProfileId", false), r#"{"Data":[{}],"ProfileId":"L-7"}"#);
     }
 
     #[test]

@@ -1,0 +1,25 @@
+# Each line calls cargo or a script. `make demo` and `make test` set up what they need by themselves.
+
+.PHONY: setup run demo test lint ci
+
+setup: ## Install what is missing: a C compiler, Rust, the wasm32 target
+	@scripts/setup
+
+# The whole workspace is built each time: with a part of it, cargo chooses other features for some
+# libraries, and would compile wasmtime once more.
+run: setup ## Run a router on hookyard.sqlite
+	@cargo build --locked --workspace
+	@target/debug/hookyard serve
+
+demo: setup ## Show a router at work
+	@cargo build --locked --workspace
+	@target/debug/hookyard demo --plugin target/guests/wasm32-unknown-unknown/guest/filter.wasm
+
+test: setup ## Run all tests
+	@scripts/test
+
+lint: setup ## Check the formatting, and clippy natively and for the plugins
+	@scripts/lint
+
+ci: ## What is run before anything lands
+	@.ci/run
