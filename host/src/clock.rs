@@ -15,9 +15,27 @@ pub fn rfc3339(ms: i64) -> String {
     format!("{time:.3}")
 }
 
-/// The time that RFC 3339 text says; none where it is not such text.
+/// The time that RFC 3339 text says; none where it is not such text to the letter.
 pub fn parse_rfc3339(text: &str) -> Option<i64> {
-    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+    // The parser takes more: times without seconds, offsets without minutes.
+    let (date_time, rest) = text.split_at_checked("2026-01-31T12:00:00".len())?;
+    let fraction = rest
+        .strip_prefix('.')
+        .map_or(0, |rest| 1 + rest.bytes().take_while(u8::is_ascii_digit).count());
+    let has_shape = |text: &str, shape: &str| {
+        text.len() == shape.len()
+            && text.bytes().zip(shape.bytes()).all(|(it, like)| match like {
+                b'0' => it.is_ascii_digit(),
+                b'+' => it == b'+' || it == b'-',
+                _ => it.eq_ignore_ascii_case(&like),
+            })
+    };
+    let offset = &rest[fraction..];
+    let fits = has_shape(date_time, "0000-00-00T00:00:00")
+        && fraction != 1
+        && (has_shape(offset, "Z") || has_shape(offset, "+00:00") && &offset[1..] < "24");
+    let time = fits.then(|| text.parse::<jiff::Timestamp>().ok()).flatten();
+    time.map(jiff::Timestamp::as_millisecond)
 }
 
 #[cfg(test)]
@@ -28,6 +46,19 @@ mod tests {
     fn times_are_written_and_read() {
         assert_eq!(rfc3339(1_735_689_600_250), "2025-01-01T00:00:00.250Z");
         assert_eq!(parse_rfc3339("2025-01-01T01:00:00+01:00"), Some(1_735_689_600_000));
-        assert_eq!(parse_rfc3339("2025-01-01"), None);
+        assert_eq!(parse_rfc3339("2025-01-01t00:00:00.2500z"), Some(1_735_689_600_250));
+        for wrong in [
+            "2025-01-01",
+            "2025-01-01T00:00Z",
+            "2025-01-01T00:00:00",
+            "2025-01-01T00:00:00.Z",
+            "2025-01-01 00:00:00Z",
+            "2025-01-01T00:00:00+01",
+            "2025-01-01T00:00:00+25:00",
+            "2025-13-01T00:00:00Z",
+            "lunchtime",
+        ] {
+            assert_eq!(parse_rfc3339(wrong), None, "{wrong}");
+        }
     }
 }

@@ -271,7 +271,8 @@ fn check_value(name: &str, value: &str) -> Result<(), Violation> {
     }
 }
 
-fn is_standard(name: &str) -> bool {
+/// Whether an attribute is one of the specification's own, all of which are texts.
+pub fn is_standard(name: &str) -> bool {
     matches!(name, "id" | "source" | "type" | "subject" | "time" | "datacontenttype" | "dataschema")
 }
 

@@ -22,6 +22,12 @@ const IDLE_CONNECTIONS_MAX: usize = 32;
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 const USER_AGENT: &str = concat!("Hookyard/", env!("CARGO_PKG_VERSION"));
 
+/// Says what TLS is made of, for every client of this process. Needed once, and harmless again.
+pub fn set_up_tls() {
+    // The first to set it wins; every one of us sets the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// Connections to endpoints.
 pub struct Sender {
     client: reqwest::Client,
@@ -58,8 +64,7 @@ impl Sender {
     ///
     /// TLS cannot be set up on this machine.
     pub fn new(egress: Arc<Egress>) -> anyhow::Result<Sender> {
-        // The first to set it wins; every one of us sets the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        set_up_tls();
         let client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .dns_resolver(Arc::new(Resolver(Arc::clone(&egress))))

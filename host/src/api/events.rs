@@ -17,7 +17,7 @@ use super::auth::Caller;
 use super::problem::Problem;
 use super::{Api, answer, path_id, read_body};
 use crate::clock;
-use crate::event::{Attributes, Content, Data, Tenant, Violation, is_json_type};
+use crate::event::{Attributes, Content, Data, Tenant, Violation, is_json_type, is_standard};
 use crate::formats::Refusal;
 use crate::json::Json;
 use crate::store::{Accepted, NewEvent};
@@ -137,12 +137,9 @@ fn structured(body: Bytes) -> Result<Sent, Problem> {
                     None => violations.push(Violation::new("data_base64", "must be base64")),
                 }
             }
-            _ => match attribute_text(&value) {
-                Some(text) => sent.attributes.push((name.into_owned(), text)),
-                None => {
-                    let detail = "must be a string, a boolean or a 32-bit integer";
-                    violations.push(Violation::new(name, detail));
-                }
+            _ => match attribute_text(&name, &value) {
+                Ok(text) => sent.attributes.push((name.into_owned(), text)),
+                Err(detail) => violations.push(Violation::new(name, detail)),
             },
         }
     }
@@ -150,14 +147,17 @@ fn structured(body: Bytes) -> Result<Sent, Problem> {
 }
 
 /// The canonical string of an attribute (CloudEvents 1.0.2, "Type System").
-fn attribute_text(value: &Json) -> Option<String> {
-    match value.read()? {
-        Value::String(text) => Some(text),
-        Value::Bool(it) => Some(it.to_string()),
-        Value::Number(it) => {
-            it.as_i64().filter(|it| i32::try_from(*it).is_ok()).map(|it| it.to_string())
+fn attribute_text(name: &str, value: &Json) -> Result<String, &'static str> {
+    match value.read().unwrap_or(Value::Null) {
+        Value::String(text) => Ok(text),
+        _ if is_standard(name) || name == "specversion" => Err("must be a string"),
+        Value::Bool(it) => Ok(it.to_string()),
+        Value::Number(it) if it.as_i64().is_some_and(|it| i32::try_from(it).is_ok()) => {
+            Ok(it.to_string())
         }
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
+        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Err("must be a string, a boolean or a 32-bit integer")
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use anyhow::Context;
 use http::{Method, header};
 use serde_json::Value;
 
+use crate::send::set_up_tls;
+
 /// A caller with a token.
 pub(super) struct Client {
     http: reqwest::Client,
@@ -13,6 +15,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(base: String, token: String) -> anyhow::Result<Client> {
+        set_up_tls();
         Ok(Client { http: reqwest::Client::builder().no_proxy().build()?, base, token })
     }
 

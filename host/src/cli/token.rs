@@ -107,7 +107,7 @@ async fn create(
 }
 
 /// A new token and its text.
-pub(super) fn new_token(
+pub fn new_token(
     tenant: Option<Tenant>,
     scopes: Vec<String>,
     days: Option<u32>,

@@ -199,7 +199,11 @@ impl Runtime {
     }
 
     fn compile(&self, digest: Digest, file: &[u8]) -> Result<Loaded, Refusal> {
+        let refused = |fault: Fault| Refusal::new(fault.code(), fault.to_string());
         let component = self.contract.component(file)?;
+        if let Some(component) = self.cache.load(&self.engine, digest) {
+            return Loaded::new(self, digest, &component).map_err(refused);
+        }
         let code = {
             let _one = self.compiling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             self.engine.precompile_component(&component).map_err(|err| {
@@ -213,8 +217,7 @@ impl Runtime {
         let component = unsafe { Component::deserialize(&self.engine, &code) };
         let component =
             component.map_err(|err| Refusal::new("cannot-compile", format!("{err:#}")))?;
-        Loaded::new(self, digest, &component)
-            .map_err(|fault| Refusal::new(fault.code(), fault.to_string()))
+        Loaded::new(self, digest, &component).map_err(refused)
     }
 }
 

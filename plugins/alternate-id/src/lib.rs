@@ -70,7 +70,10 @@ mod tests {
 
     #[test]
     fn the_profile_id_goes_and_the_alternate_id_comes() {
-        check(&plugin("/AlternateId", true), r#"{"AlternateId":{"Id":"L-7","Type":"Loyalty"},"Data":[{}]}"#);
+        check(
+            &plugin("/AlternateId", true),
+            r#"{"AlternateId":{"Id":"L-7","Type":"Loyalty"},"Data":[{}]}"#,
+        );
     }
 
     #[test]

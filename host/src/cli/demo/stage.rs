@@ -200,7 +200,8 @@ impl Stage {
         let fits = match it.path.as_str() {
             "/minimised" => body.get("Data").is_none() && body["ProfileId"] == 1024,
             "/alternate" => {
-                !it.body.windows(4).any(|it| it == b"1024") && body["AlternateId"]["Id"] == "L-204817"
+                !it.body.windows(4).any(|it| it == b"1024")
+                    && body["AlternateId"]["Id"] == "L-204817"
             }
             "/full" => body["ProfileId"] == 1024,
             _ => body["data"]["amount"].as_u64() >= Some(AMOUNT_MIN),

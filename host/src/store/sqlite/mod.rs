@@ -12,14 +12,14 @@ mod writer;
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
 use super::{
@@ -41,6 +41,8 @@ const JOBS_MAX: usize = 4_096;
 /// A store in a file.
 pub struct Sqlite {
     jobs: mpsc::Sender<Job>,
+    /// A permit for each job that may still be queued.
+    room: Arc<Semaphore>,
     readers: Arc<Mutex<Vec<Connection>>>,
     permits: Semaphore,
     key: Arc<ServerKey>,
@@ -59,7 +61,7 @@ pub enum Sharing {
 }
 
 impl Sqlite {
-    /// Opens or makes a file, and brings its tables up to date. Must be called within a Tokio runtime.
+    /// Opens or makes a file, and brings its tables up to date.
     ///
     /// # Errors
     ///
@@ -82,11 +84,13 @@ impl Sqlite {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let key = Arc::new(key);
-        let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let (jobs, queue) = mpsc::channel();
+        let room = Arc::new(Semaphore::new(JOBS_MAX));
         let writer = Writer::new(connection, Arc::clone(&key), signals)?;
-        let thread = writer.start(queue, tokio::runtime::Handle::current())?;
+        let thread = writer.start(queue, Arc::clone(&room))?;
         Ok(Sqlite {
             jobs,
+            room,
             readers: Arc::new(Mutex::new(readers)),
             permits: Semaphore::new(READERS),
             key,
@@ -139,7 +143,9 @@ impl Sqlite {
     }
 
     async fn send(&self, job: Job) -> Result<()> {
-        self.jobs.send(job).await.map_err(|_| closed())
+        // The writer gives the permit back when it takes the job.
+        self.room.acquire().await.expect("the semaphore is never closed").forget();
+        self.jobs.send(job).map_err(|_| closed())
     }
 }
 

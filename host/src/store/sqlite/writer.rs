@@ -2,13 +2,12 @@
 //! the groups larger and not the events fewer.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{Semaphore, oneshot};
 
 use super::known::Known;
 use super::{events, log};
@@ -77,13 +76,15 @@ impl Writer {
         })
     }
 
+    /// `room` has a permit for each job that may still be queued.
     pub(super) fn start(
         mut self,
-        mut queue: mpsc::Receiver<Job>,
-        handle: Handle,
+        queue: Receiver<Job>,
+        room: Arc<Semaphore>,
     ) -> std::io::Result<JoinHandle<()>> {
         thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            while let Some(group) = handle.block_on(next_group(&mut queue)) {
+            while let Some(group) = next_group(&queue) {
+                room.add_permits(group.len());
                 if let Some(closed) = self.write(group) {
                     drop(self);
                     // Nobody may be waiting any more.
@@ -221,21 +222,22 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Waits for work and takes all that there is. Empty after some time without any; none at the end.
-async fn next_group(queue: &mut mpsc::Receiver<Job>) -> Option<Vec<Job>> {
-    let mut group = Vec::new();
-    match timeout(IDLE, queue.recv_many(&mut group, GROUP_JOBS_MAX)).await {
-        Err(_) => return Some(group),
-        Ok(0) => return None,
-        Ok(_) => {}
-    }
+fn next_group(queue: &Receiver<Job>) -> Option<Vec<Job>> {
+    let mut group = match queue.recv_timeout(IDLE) {
+        Ok(first) => vec![first],
+        Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+        Err(RecvTimeoutError::Disconnected) => return None,
+    };
     let deadline = Instant::now() + RECORD_WAIT_MAX;
-    let nobody_waits = |group: &Vec<Job>| group.iter().all(|job| matches!(job, Job::Record(_)));
-    while group.len() < GROUP_JOBS_MAX && nobody_waits(&group) {
-        let room = GROUP_JOBS_MAX - group.len();
-        match timeout_at(deadline, queue.recv_many(&mut group, room)).await {
-            Ok(received) if received > 0 => {}
-            Ok(_) | Err(_) => break,
+    loop {
+        group.extend(queue.try_iter().take(GROUP_JOBS_MAX - group.len()));
+        let nobody_waits = group.iter().all(|job| matches!(job, Job::Record(_)));
+        if group.len() == GROUP_JOBS_MAX || !nobody_waits {
+            return Some(group);
+        }
+        match queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(job) => group.push(job),
+            Err(_) => return Some(group),
         }
     }
-    Some(group)
 }

@@ -1,0 +1,116 @@
+//! Calls of the API.
+
+use reqwest::Method;
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// The body, where the status is this one.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        self.body
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |it| it.to_str().unwrap())
+    }
+
+    /// The fields that a problem names.
+    pub(crate) fn fields(&self) -> Vec<&str> {
+        let errors = self.body["errors"].as_array().map_or(&[][..], Vec::as_slice);
+        errors.iter().map(|it| it["field"].as_str().unwrap()).collect()
+    }
+}
+
+impl Client {
+    pub(crate) fn new(base: String, token: Option<String>) -> Client {
+        hookyard::send::set_up_tls();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Client { http, base, token }
+    }
+
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    pub(crate) fn with_token(&self, token: Option<&str>) -> Client {
+        Client { token: token.map(str::to_owned), ..self.clone() }
+    }
+
+    /// Any call. A header that is given here goes before the usual one.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        self.try_call(method, path, headers, body).await.unwrap()
+    }
+
+    /// Any call, which may find nobody.
+    pub(crate) async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::Result<Answer> {
+        let mut all = HeaderMap::new();
+        if let Some(token) = &self.token {
+            all.insert(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        }
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().unwrap();
+            all.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let url = format!("{}{path}", self.base);
+        let answer = self.http.request(method, url).headers(all).body(body).send().await?;
+        let status = answer.status().as_u16();
+        let headers = answer.headers().clone();
+        let text = answer.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Answer { status, headers, body, text })
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, &[], "").await
+    }
+
+    pub(crate) async fn json(&self, method: Method, path: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.call(method, path, &headers, body.to_string()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.json(Method::POST, path, body).await
+    }
+
+    /// Publishes in structured mode.
+    pub(crate) async fn publish(&self, event: &Value) -> Answer {
+        let headers = [("content-type", "application/cloudevents+json")];
+        self.call(Method::POST, "/v1/events", &headers, event.to_string()).await
+    }
+
+    pub(crate) async fn upload(&self, name: &str, file: impl Into<reqwest::Body>) -> Answer {
+        let headers = [("content-type", "application/wasm")];
+        self.call(Method::POST, &format!("/v1/plugins/{name}/versions"), &headers, file).await
+    }
+}

@@ -1,0 +1,153 @@
+//! A receiver that hands over what it got, and can be told to misbehave.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, Uri};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// A request as it arrived.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Receipt {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |it| it.to_str().unwrap())
+    }
+
+    /// Whether the official library of Standard Webhooks takes the signature.
+    pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
+        let webhook = standardwebhooks::Webhook::new(secret).unwrap();
+        webhook.verify(&self.body, &self.headers).is_ok()
+    }
+}
+
+/// What to answer: a status, and headers.
+pub(crate) type Reply = (u16, Vec<(&'static str, String)>);
+
+pub(crate) struct Endpoint {
+    address: SocketAddr,
+    receipts: mpsc::UnboundedReceiver<Receipt>,
+    replies: Arc<Mutex<VecDeque<Reply>>>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    tell: mpsc::UnboundedSender<Receipt>,
+    replies: Arc<Mutex<VecDeque<Reply>>>,
+}
+
+impl Endpoint {
+    /// Answers 200, unless told otherwise.
+    pub(crate) async fn start() -> Endpoint {
+        Endpoint::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr) -> Endpoint {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, receipts) = mpsc::unbounded_channel();
+        let replies = Arc::default();
+        let shared = Shared { tell, replies: Arc::clone(&replies) };
+        let router = Router::new().fallback(take).with_state(Arc::new(shared));
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Endpoint { address, receipts, replies, task }
+    }
+
+    /// Does with each connection what the test says.
+    pub(crate) async fn raw<F: Future<Output = ()> + Send + 'static>(
+        serve: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> Endpoint {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, receipts) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move {
+            let _tell = tell;
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream));
+            }
+        });
+        Endpoint { address, receipts, replies: Arc::default(), task }
+    }
+
+    /// The next requests are answered like this, one after the other; then 200 again.
+    pub(crate) fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.replies.lock().unwrap().extend(replies);
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The next request.
+    #[track_caller]
+    pub(crate) fn next(&mut self) -> impl Future<Output = Receipt> + '_ {
+        let caller = std::panic::Location::caller();
+        async move {
+            match timeout(PATIENCE, self.receipts.recv()).await {
+                Ok(Some(receipt)) => receipt,
+                _ => panic!("nothing arrived for {caller}"),
+            }
+        }
+    }
+
+    /// What has arrived by now.
+    pub(crate) fn arrived(&mut self) -> Vec<Receipt> {
+        std::iter::from_fn(|| self.receipts.try_recv().ok()).collect()
+    }
+
+    /// Nothing arrives for a while.
+    pub(crate) async fn stays_quiet(&mut self, wait: Duration) {
+        if let Ok(receipt) = timeout(wait, self.receipts.recv()).await {
+            panic!("{receipt:?} arrived");
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn take(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let receipt = Receipt { path: uri.path().to_owned(), headers, body };
+    // The test may have ended.
+    let _ = shared.tell.send(receipt);
+    let reply = shared.replies.lock().unwrap().pop_front();
+    let (status, headers) = reply.unwrap_or((200, vec![]));
+    let mut response = StatusCode::from_u16(status).unwrap().into_response();
+    for (name, value) in headers {
+        response.headers_mut().insert(name, value.parse().unwrap());
+    }
+    response
+}

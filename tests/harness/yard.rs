@@ -1,0 +1,168 @@
+//! A router on a port of its own, with a temporary store.
+
+use std::time::Duration;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hookyard::config::Given;
+use hookyard::server::Server;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::{Client, Endpoint, PATIENCE, root};
+
+/// The account of [`Yard::client`].
+pub(crate) const TENANT: &str = "acme";
+
+pub(crate) struct Yard {
+    server: Option<Server>,
+    settings: Given,
+    /// May do everything, for [`TENANT`].
+    pub(crate) client: Client,
+    folder: TempDir,
+}
+
+/// Settings that tests have in common. The compiled plugins are shared: they are the same for all.
+pub(crate) fn settings(folder: &TempDir) -> Given {
+    let key = folder.path().join("key");
+    std::fs::write(&key, BASE64_STANDARD.encode([7; 32])).unwrap();
+    Given {
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        store: Some(format!("sqlite:{}", folder.path().join("store.sqlite").display())),
+        key_file: Some(key),
+        plugin_cache: Some(root().join("target/test-plugins")),
+        egress_allow: Some(vec!["127.0.0.0/8".parse().unwrap()]),
+        egress_http: Some(true),
+        shutdown_ms: Some(5_000),
+        ..Given::default()
+    }
+}
+
+impl Yard {
+    pub(crate) async fn start() -> Yard {
+        Yard::start_with(|_| ()).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Given)) -> Yard {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings(&folder);
+        change(&mut settings);
+        let client = Client::new(String::new(), None);
+        let mut yard = Yard { server: None, settings, client, folder };
+        yard.run().await;
+        let token = yard.token(Some(TENANT), "admin").await;
+        yard.client = yard.client.with_token(Some(&token));
+        yard
+    }
+
+    async fn run(&mut self) {
+        let server = Server::start(self.settings.clone().settle()).await.unwrap();
+        let token = self.client.token().map(str::to_owned);
+        self.client = Client::new(format!("http://{}", server.address()), token);
+        self.server = Some(server);
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+    }
+
+    /// Stops and starts again, on the same store and another port.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.run().await;
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// A new token with these scopes, divided by spaces.
+    pub(crate) async fn token(&self, tenant: Option<&str>, scopes: &str) -> String {
+        let scopes = scopes.split(' ').map(str::to_owned).collect();
+        let tenant = tenant.map(|it| hookyard::event::Tenant::new(it).unwrap());
+        let (token, text) = hookyard::cli::new_token(tenant, scopes, None);
+        self.server.as_ref().unwrap().app.store.create_token(token).await.unwrap();
+        text
+    }
+
+    /// A subscription of our own format to everything, with `more` of its members.
+    pub(crate) async fn subscribe(&self, endpoint: &Endpoint, more: Value) -> Value {
+        let mut body = json!({
+            "name": "test",
+            "url": endpoint.url("/hook"),
+            "filters": [{"type": "*"}],
+        });
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        self.client.post("/v1/subscriptions", &body).await.expect(201)
+    }
+
+    /// Publishes an event of a type with these data, and answers with our id for it.
+    pub(crate) async fn publish(&self, event_type: &str, data: Value) -> String {
+        let answer = self.client.publish(&event(event_type, data)).await.expect(202);
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn upload(&self, name: &str, file: Vec<u8>) -> Value {
+        self.client.upload(name, file).await.expect(201)
+    }
+
+    /// The deliveries that a query finds, newest first.
+    pub(crate) async fn deliveries(&self, query: &str) -> Vec<Value> {
+        let found = self.client.get(&format!("/v1/deliveries?{query}")).await.expect(200);
+        found["deliveries"].as_array().unwrap().clone()
+    }
+
+    /// Waits until the log has so many deliveries that a query finds.
+    #[track_caller]
+    pub(crate) fn await_deliveries(
+        &self,
+        query: &str,
+        count: usize,
+    ) -> impl Future<Output = Vec<Value>> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let until = Instant::now() + PATIENCE;
+            loop {
+                let found = self.deliveries(query).await;
+                if found.len() == count {
+                    return found;
+                }
+                let late = Instant::now() > until;
+                assert!(!late, "{count} of `{query}` are wanted at {caller}, there are {found:?}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    /// One delivery, with its attempts.
+    pub(crate) async fn delivery(&self, id: &Value) -> Value {
+        self.client.get(&format!("/v1/deliveries/{}", id.as_str().unwrap())).await.expect(200)
+    }
+
+    pub(crate) async fn identify(&self, profile: &str, ids: &Value) {
+        self.client.json(Method::PUT, &format!("/v1/identities/{profile}"), ids).await.expect(200);
+    }
+}
+
+impl Drop for Yard {
+    fn drop(&mut self) {
+        // A test that ends here does not wait for a stop; the store can be opened again all the same.
+        self.server.take();
+    }
+}
+
+/// An event of a type with these data, and an id of its own.
+pub(crate) fn event(event_type: &str, data: Value) -> Value {
+    json!({
+        "specversion": "1.0",
+        "id": uuid::Uuid::now_v7(),
+        "source": "/tests",
+        "type": event_type,
+        "data": data,
+    })
+}

@@ -1,0 +1,17 @@
+//! The tests of the whole: a real router, real sockets, real plugins.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod harness;
+
+mod accept; // publishing: modes, checks, limits, duplicates
+mod access; // tokens, scopes and tenants
+mod crash; // kill -9 under load, and stops
+mod deliver; // attempts, retries, endpoints that misbehave
+mod formats; // the providers' APIs, case by case
+mod full_disk; // a store that cannot write
+mod pipeline; // plugins on the way of an event, good and bad
+mod schemas; // requests and samples fit, and their single faults do not
+mod subscribe; // our own subscriptions
+mod tidy; // the project itself
+mod uploads; // what is not a plugin
