@@ -1,1 +1,235 @@
-//! x
+//! What is not a plugin, and what is one without much of a toolchain.
+
+use serde_json::{Value, json};
+
+use crate::harness::plugins::{filter_module, plugin};
+use crate::harness::{Endpoint, Yard};
+
+const ACCEPT: &str = "(i32.const 1024)";
+const REJECT: &str = "(i32.const 1040)";
+
+fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_a_plugin_is_refused_by_name() {
+    let yard = Yard::start().await;
+    let truncated = plugin("misbehave")[..10_000].to_vec();
+    let mut flipped = plugin("misbehave");
+    for at in (5_000..flipped.len()).step_by(997) {
+        flipped[at] ^= 0x55;
+    }
+    let cases: Vec<(&str, Vec<u8>, &str, &str)> = vec![
+        ("nothing", vec![], "not-wasm", "does not begin"),
+        ("text", b"#!/bin/sh\necho hello\n".to_vec(), "not-wasm", "does not begin"),
+        ("truncated", truncated, "invalid-wasm", "not WebAssembly that we run"),
+        ("flipped bits", flipped, "invalid-wasm", "not WebAssembly that we run"),
+        ("an empty module", wat("(module)"), "missing-export", "lifecycle@1.0.0"),
+        ("an empty component", wat("(component)"), "missing-export", "lifecycle@1.0.0"),
+        (
+            "WASI",
+            wat(r#"(module (import "wasi_snapshot_preview1" "fd_write"
+                    (func (param i32 i32 i32 i32) (result i32))))"#),
+            "forbidden-import",
+            "plugins have no WASI",
+        ),
+        (
+            "a component with WASI",
+            wat(r#"(component (import "wasi:clocks/wall-clock@0.2.0" (instance)))"#),
+            "forbidden-import",
+            "`wasi:clocks/wall-clock@0.2.0`",
+        ),
+        (
+            "another world",
+            wat(r#"(module (import "env" "now" (func (result i64))))"#),
+            "forbidden-import",
+            "`env`",
+        ),
+        (
+            "the next major version",
+            wat(r#"(module (import "hookyard:plugin/event@2.0.0" "size" (func (result i32))))"#),
+            "forbidden-import",
+            "version 1.x",
+        ),
+        (
+            "a wrong signature",
+            wat(r#"(module (memory (export "memory") 1)
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 0)
+                (func (export "hookyard:plugin/lifecycle@1.0.0#describe") (result i64) i64.const 0)
+                (func (export "hookyard:plugin/lifecycle@1.0.0#configure") (param i32 i32) (result i32)
+                    i32.const 0)
+                (func (export "hookyard:plugin/filter@1.0.0#filter") (result i32) i32.const 0))"#),
+            "unfit-interface",
+            "does not fit `plugin.wit`",
+        ),
+        ("64-bit memory", wat("(module (memory i64 1))"), "invalid-wasm", "memory64"),
+        ("shared memory", wat("(module (memory 1 1 shared))"), "invalid-wasm", "threads"),
+        ("tail calls", wat("(module (func $f (return_call $f)))"), "invalid-wasm", "tail calls"),
+    ];
+    for (what, file, code, words) in cases {
+        let answer = yard.client.upload("x", file).await;
+        assert_eq!(
+            (answer.status, &answer.body["code"]),
+            (422, &json!(code)),
+            "{what}: {}",
+            answer.text
+        );
+        assert!(answer.body["detail"].as_str().unwrap().contains(words), "{what}: {}", answer.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_misbehaves_when_it_is_tried_is_refused() {
+    let yard = Yard::start_with(|it| it.plugin_configure_ms = Some(20)).await;
+    let forever = "(func $forever (loop (br 0))) (start $forever)";
+    let trap = "(func $trap unreachable) (start $trap)";
+    let memory = "(memory $more 2000)";
+    for (more, code) in [(forever, "plugin-timeout"), (trap, "plugin-trap")] {
+        let answer = yard.client.upload("x", filter_module(ACCEPT, more)).await;
+        assert_eq!((answer.status, &answer.body["code"]), (422, &json!(code)), "{}", answer.text);
+    }
+    let answer = yard.client.upload("x", filter_module(ACCEPT, memory)).await;
+    assert_eq!(answer.status, 422, "{}", answer.text);
+
+    // A manifest that points outside the memory, and one with a schema that is none.
+    let wild = r#"(data (i32.const 0) "\ff\ff\ff\7f\ff\ff\00\00")"#;
+    let answer = yard.client.upload("x", filter_module(ACCEPT, wild)).await;
+    assert_eq!(
+        (answer.status, &answer.body["code"]),
+        (422, &json!("plugin-trap")),
+        "{}",
+        answer.text
+    );
+    let schema = r#"(data (i32.const 24) "\01\00\00\00\00\08\00\00\04\00\00\00")
+                    (data (i32.const 2048) "nope")"#;
+    let answer = yard.client.upload("x", filter_module(ACCEPT, schema)).await;
+    assert_eq!(
+        (answer.status, &answer.body["code"]),
+        (422, &json!("plugin-unfit")),
+        "{}",
+        answer.text
+    );
+    let schema = r#"(data (i32.const 24) "\01\00\00\00\00\08\00\00\13\00\00\00")
+                    (data (i32.const 2048) "{\22type\22:\22nothing\22} ")"#;
+    let answer = yard.client.upload("x", filter_module(ACCEPT, schema)).await;
+    assert_eq!(
+        (answer.status, &answer.body["code"]),
+        (422, &json!("bad-manifest")),
+        "{}",
+        answer.text
+    );
+    let list = yard.client.get("/v1/plugins").await.expect(200);
+    assert!(list["plugins"].as_array().unwrap().iter().all(|it| it["name"] != "x"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_has_a_maximum() {
+    let yard = Yard::start().await;
+    let answer = yard.client.upload("x", vec![0; (4 << 20) + 1]).await;
+    assert_eq!(answer.expect(413)["code"], "too-large");
+    // A hundred megabytes are not read to be refused; the connection may break off instead.
+    let headers = [("content-type", "application/wasm")];
+    let path = "/v1/plugins/x/versions";
+    let huge =
+        yard.client.try_call(reqwest::Method::POST, path, &headers, vec![0; 100 << 20]).await;
+    assert!(huge.map_or(true, |answer| answer.status == 413));
+    yard.client.get("/v1/plugins").await.expect(200);
+
+    let wrong = [("content-type", "application/json")];
+    let answer = yard.client.call(reqwest::Method::POST, path, &wrong, "{}").await;
+    assert_eq!(answer.expect(415)["code"], "wrong-media-type");
+    let answer = yard.client.upload("Bad_Name", plugin("misbehave")).await;
+    assert_eq!((answer.status, answer.fields()), (400, vec!["name"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_told_what_it_is() {
+    let yard = Yard::start().await;
+    let it = yard.upload("mine", plugin("misbehave")).await;
+    assert!(it["digest"].as_str().unwrap().starts_with("sha256:"));
+    assert_eq!(it["size_bytes"], plugin("misbehave").len());
+    assert_eq!(it["world"], "hookyard:plugin/transform-plugin@1");
+    assert_eq!(it["manifest"]["name"], "misbehave");
+    assert_eq!(it["manifest"]["config_schema"]["title"], "Misbehave");
+    assert!(it["empty_run_us"].as_f64().unwrap() > 0.0);
+    assert!(it["compile_ms"].is_number());
+    let again = yard.upload("mine", plugin("misbehave")).await;
+    assert_eq!(again["digest"], it["digest"]);
+    let versions = yard.client.get("/v1/plugins/mine/versions").await.expect(200);
+    assert_eq!(versions["versions"].as_array().unwrap().len(), 1);
+    yard.client.get("/v1/plugins/unknown/versions").await.expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_module_is_typed_by_its_exports() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let quiet = Endpoint::start().await;
+    for (name, filter, to) in [("yes", ACCEPT, &endpoint), ("no", REJECT, &quiet)] {
+        let it = yard.upload(name, filter_module(filter, "")).await;
+        assert_eq!(it["world"], "hookyard:plugin/filter-plugin@1");
+        yard.subscribe(to, json!({"steps": [{"plugin": name}]})).await;
+    }
+    yard.publish("t", json!(1)).await;
+    endpoint.next().await;
+    let dropped = yard.await_deliveries("state=filtered", 1).await;
+    assert_eq!(dropped[0]["reason"]["code"], "dropped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_modules_fail_alone() {
+    let yard = Yard::start().await;
+    let mut healthy = Endpoint::start().await;
+    let endpoint = Endpoint::start().await;
+    yard.subscribe(&healthy, json!({})).await;
+    let grow = "(drop (memory.grow (i32.const 10000))) (loop (br 0)) (i32.const 1024)";
+    let deep = "(call $deep) (i32.const 1024)";
+    let deeper = "(func $deep (call $deep) (call $deep))";
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("loops", "(loop (br 0)) (i32.const 1024)", "", "plugin-timeout"),
+        ("grows-and-loops", grow, "", "plugin-timeout"),
+        ("divides", "(i32.div_s (i32.const 1) (i32.const 0))", "", "plugin-trap"),
+        ("recurses", deep, deeper, "plugin-trap"),
+        ("points-outside", "(i32.const 2000000)", "", "plugin-trap"),
+        ("points-askew", "(i32.const 1025)", "", "plugin-trap"),
+        (
+            "unknown-case",
+            "(i32.store8 (i32.const 1024) (i32.const 9)) (i32.const 1024)",
+            "",
+            "plugin-trap",
+        ),
+        (
+            "endless-text",
+            "(i32.store8 (i32.const 1040) (i32.const 1)) (i32.store8 (i32.const 1044) (i32.const 1))
+             (i32.store (i32.const 1048) (i32.const 0)) (i32.store (i32.const 1052) (i32.const 100000))
+             (i32.const 1040)",
+            "",
+            "plugin-output-too-large",
+        ),
+        (
+            "text-that-is-none",
+            "(i32.store8 (i32.const 1044) (i32.const 1)) (i32.store (i32.const 3000) (i32.const -1))
+             (i32.store (i32.const 1048) (i32.const 3000)) (i32.store (i32.const 1052) (i32.const 4))
+             (i32.const 1040)",
+            "",
+            "plugin-trap",
+        ),
+    ];
+    for (name, filter, more, _) in cases {
+        yard.upload(name, filter_module(filter, more)).await;
+        yard.subscribe(&endpoint, json!({"name": name, "steps": [{"plugin": name}]})).await;
+    }
+    yard.publish("t", json!(1)).await;
+    healthy.next().await;
+    let failed = yard.await_deliveries("state=failed", cases.len()).await;
+    let subscriptions = yard.client.get("/v1/subscriptions").await.expect(200);
+    for (name, _, _, code) in cases {
+        let of = |it: &&Value| it["name"] == *name;
+        let id = &subscriptions["subscriptions"].as_array().unwrap().iter().find(of).unwrap()["id"];
+        let delivery = failed.iter().find(|it| it["subscription"] == *id).unwrap();
+        assert_eq!(delivery["reason"]["code"], *code, "{name}: {delivery}");
+    }
+    yard.publish("t", json!(2)).await;
+    healthy.next().await;
+}

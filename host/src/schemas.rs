@@ -112,6 +112,8 @@ impl Schema {
                 violations.push(violation);
             }
         }
+        // The order in which a validator looks is no order to rely on.
+        violations.sort_by(|one, other| one.field.cmp(&other.field));
         violations
     }
 

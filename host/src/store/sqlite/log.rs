@@ -199,7 +199,7 @@ pub(super) fn claim(
          join renderings on renderings.hash = deliveries.rendering
          left join events on events.seq = deliveries.event_seq
          where deliveries.subscription = ? and deliveries.due_at_ms <= ?
-         order by deliveries.due_at_ms limit ?"
+         order by deliveries.due_at_ms, deliveries.seq limit ?"
     ))?;
     let due = find.query_map(params![subscription.as_bytes(), now_ms, limit], |row| {
         let next = DELIVERY_COLUMNS;
