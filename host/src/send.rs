@@ -138,8 +138,16 @@ fn explain(err: &reqwest::Error) -> Reason {
         if let Some(denied) = cause.downcast_ref::<Denied>() {
             return Reason::new("egress-denied", denied.to_string());
         }
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return Reason::new("tls", format!("the TLS handshake failed: {tls}"));
+        if let Some(http) = cause.downcast_ref::<hyper::Error>() {
+            if http.is_incomplete_message() {
+                return closed_early();
+            }
+            if http.is_parse() {
+                return Reason::new(
+                    "not-http",
+                    format!("the endpoint does not speak HTTP: {http}"),
+                );
+            }
         }
         if let Some(io) = cause.downcast_ref::<io::Error>()
             && let Some(reason) = explain_io(io)
@@ -159,17 +167,21 @@ fn explain(err: &reqwest::Error) -> Reason {
     Reason::new(code, last)
 }
 
+fn closed_early() -> Reason {
+    Reason::new("reset", "the endpoint closed the connection before it answered")
+}
+
 fn explain_io(err: &io::Error) -> Option<Reason> {
+    if let Some(tls) = err.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>()) {
+        return Some(Reason::new("tls", format!("the TLS handshake failed: {tls}")));
+    }
     Some(match err.kind() {
         io::ErrorKind::ConnectionRefused => {
             Reason::new("connect-refused", "nothing listens at the endpoint's address")
         }
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            Reason::new("reset", "the endpoint closed the connection before it answered")
-        }
-        io::ErrorKind::UnexpectedEof => {
-            Reason::new("reset", "the endpoint closed the connection before it answered")
-        }
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => closed_early(),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             Reason::new("unreachable", "there is no way to the endpoint's network")
         }

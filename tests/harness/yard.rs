@@ -75,6 +75,12 @@ impl Yard {
         self.run().await;
     }
 
+    /// Stops, and starts with other settings.
+    pub(crate) async fn change_settings(&mut self, change: impl FnOnce(&mut Given)) {
+        change(&mut self.settings);
+        self.restart().await;
+    }
+
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
