@@ -133,7 +133,7 @@ fn parse_retry_after(value: &HeaderValue, now_ms: i64) -> Option<Duration> {
 
 /// Says why there was no answer, in words that help whoever runs the endpoint.
 fn explain(err: &reqwest::Error) -> Reason {
-    let causes = std::iter::successors(Some(err as &dyn Error), |&err| err.source());
+    let causes = std::iter::successors(Some(err as &dyn Error), |&err| cause(err));
     for cause in causes.clone() {
         if let Some(denied) = cause.downcast_ref::<Denied>() {
             return Reason::new("egress-denied", denied.to_string());
@@ -148,6 +148,9 @@ fn explain(err: &reqwest::Error) -> Reason {
                     format!("the endpoint does not speak HTTP: {http}"),
                 );
             }
+        }
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Reason::new("tls", format!("the TLS handshake failed: {tls}"));
         }
         if let Some(io) = cause.downcast_ref::<io::Error>()
             && let Some(reason) = explain_io(io)
@@ -167,14 +170,19 @@ fn explain(err: &reqwest::Error) -> Reason {
     Reason::new(code, last)
 }
 
+/// What an I/O error is made of is not its source, but its source's source is.
+fn cause<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match err.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => err.source(),
+    }
+}
+
 fn closed_early() -> Reason {
     Reason::new("reset", "the endpoint closed the connection before it answered")
 }
 
 fn explain_io(err: &io::Error) -> Option<Reason> {
-    if let Some(tls) = err.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>()) {
-        return Some(Reason::new("tls", format!("the TLS handshake failed: {tls}")));
-    }
     Some(match err.kind() {
         io::ErrorKind::ConnectionRefused => {
             Reason::new("connect-refused", "nothing listens at the endpoint's address")
