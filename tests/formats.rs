@@ -1,1 +1,292 @@
-//! x
+//! The providers' APIs: each file is a conversation, run over a real socket.
+//!
+//! `tests/formats/<format>/*.json` holds requests and the answers that they get, to the letter. With
+//! `UPDATE=1` in the environment, the answers are written anew: read the difference before it lands.
+
+use std::path::Path;
+
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::harness::yard::TENANT;
+use crate::harness::{Endpoint, Yard, root};
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Conversation {
+    about: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    case: String,
+    request: Request,
+    #[serde(default)]
+    answer: Reply,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    method: String,
+    path: String,
+    /// `none`, `wrong`, `reader`, `other` or, when left out, one that may do everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    headers: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<Value>,
+    /// A body that is not JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    /// A body of so many bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Reply {
+    status: u16,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    headers: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    body: Value,
+}
+
+/// The headers that are part of an answer, where they are there.
+const HEADERS: [&str; 3] = ["content-type", "www-authenticate", "allow"];
+
+async fn run(format: &str) -> usize {
+    let mut count = 0;
+    let mut files: Vec<_> = std::fs::read_dir(root().join("tests/formats").join(format))
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .collect();
+    files.sort();
+    for file in files {
+        count += converse(&file).await;
+    }
+    count
+}
+
+async fn converse(file: &Path) -> usize {
+    let text = std::fs::read_to_string(file).unwrap();
+    let mut conversation: Conversation = serde_json::from_str(&text).unwrap();
+    let yard = Yard::start_with(|it| it.egress_http = Some(false)).await;
+    let reader = yard.token(Some(TENANT), "subscriptions:read").await;
+    let other = yard.token(Some("other"), "admin").await;
+    let update = std::env::var_os("UPDATE").is_some();
+    for case in &mut conversation.cases {
+        let it = &case.request;
+        let client = match it.token.as_deref() {
+            None => yard.client.clone(),
+            Some("none") => yard.client.with_token(None),
+            Some("wrong") => yard.client.with_token(Some("hky_wrong")),
+            Some("reader") => yard.client.with_token(Some(&reader)),
+            Some("other") => yard.client.with_token(Some(&other)),
+            Some(unknown) => panic!("`{unknown}` is no token"),
+        };
+        let mut headers: Vec<(&str, &str)> = it
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
+            .collect();
+        if it.body.is_some() && !it.headers.contains_key("content-type") {
+            headers.push(("content-type", "application/json"));
+        }
+        let body = match (&it.body, &it.text, it.bytes) {
+            (Some(body), ..) => body.to_string(),
+            (_, Some(text), _) => text.clone(),
+            (_, _, Some(bytes)) => "x".repeat(bytes),
+            _ => String::new(),
+        };
+        let method: Method = it.method.parse().unwrap();
+        let answer = client.call(method, &it.path, &headers, body).await;
+        let told = HEADERS.into_iter().filter(|name| answer.headers.contains_key(*name));
+        let reply = Reply {
+            status: answer.status,
+            headers: told.map(|name| (name.to_owned(), answer.header(name).into())).collect(),
+            body: answer.body,
+        };
+        if update {
+            case.answer = reply;
+        } else {
+            assert_eq!(reply, case.answer, "{}: {}", file.display(), case.case);
+        }
+    }
+    if update {
+        let text = serde_json::to_string_pretty(&conversation).unwrap();
+        std::fs::write(file, text + "\n").unwrap();
+    }
+    conversation.cases.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mypreferences_speaks_as_documented() {
+    let count = run("mypreferences").await;
+    println!("mypreferences: {count} conformance cases");
+    assert!(count >= 25);
+}
+
+/// What each subscription gets of each sample event.
+#[tokio::test(flavor = "multi_thread")]
+async fn mypreferences_delivers_as_documented() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let documented = root().join("schemas/mypreferences/create.sample.json");
+    let documented: Value =
+        serde_json::from_str(&std::fs::read_to_string(documented).unwrap()).unwrap();
+    let variants = [
+        ("/full", json!({"LocaleID": "es_US"})),
+        ("/minimised", json!({"IsMinimized": true, "LocaleID": "xx_XX"})),
+        ("/alternate", json!({"AlternateIdType": "Loyalty"})),
+        ("/both", json!({"AlternateIdType": "Loyalty", "IsMinimized": true})),
+        ("/unknown", json!({"AlternateIdType": "Unknown"})),
+    ];
+    for (path, more) in &variants {
+        let mut body = documented.clone();
+        body["Url"] = endpoint.url(path).into();
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let path = format!("/mypreferences/Profiles/v4/{TENANT}/Webhooks/Subscriptions");
+        yard.client.post(&path, &body).await.expect(201);
+    }
+    yard.identify("1024", &json!({"Loyalty": "L-7"})).await;
+    let sample = |name: &str| -> Value {
+        let file = root().join(format!("schemas/mypreferences/samples/{name}.json"));
+        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    };
+
+    let email = sample("contacts.email.updated");
+    let id = yard.client.publish(&email).await.expect(202)["id"].clone();
+    for _ in &variants {
+        let receipt = endpoint.next().await;
+        assert_eq!(receipt.header("content-type"), "application/json");
+        let number = variants.iter().position(|(path, _)| *path == receipt.path).unwrap() + 1;
+        let mut expected = json!({
+            "Id": id,
+            "Entity": "Contacts",
+            "EventType": "contacts.email.updated",
+            "Name": "Email changed",
+            "Description": "An email address of a profile was changed.",
+            "LocaleId": "en_US",
+            "ClientId": TENANT,
+            "SubscriptionId": number,
+            "ProfileId": 1024,
+            "EventDate": "2026-01-31T12:00:00Z",
+            "Data": email["data"]["Data"],
+            "PreviousData": email["data"]["PreviousData"],
+        });
+        let members = expected.as_object_mut().unwrap();
+        if receipt.path == "/full" {
+            members.insert("Name".into(), "Correo electrónico cambiado".into());
+            let text = "Correo electrónico de un perfil: cambiado.";
+            members.insert("Description".into(), text.into());
+            members.insert("LocaleId".into(), "es_US".into());
+        }
+        if ["/minimised", "/both"].contains(&receipt.path.as_str()) {
+            members.remove("Data");
+            members.remove("PreviousData");
+        }
+        if ["/alternate", "/both"].contains(&receipt.path.as_str()) {
+            members.remove("ProfileId");
+            members.insert("AlternateId".into(), json!({"Type": "Loyalty", "Id": "L-7"}));
+        }
+        assert_eq!(receipt.json(), expected, "{}", receipt.path);
+    }
+
+    // A whole profile does not give the profile id away either.
+    yard.client.publish(&sample("profile.created")).await.expect(202);
+    for _ in &variants {
+        let receipt = endpoint.next().await;
+        let gives_away = String::from_utf8_lossy(&receipt.body).contains("1024");
+        assert_eq!(gives_away, !["/alternate", "/both"].contains(&receipt.path.as_str()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mypreferences_delivers_what_was_selected() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let body = json!({
+        "Name": "selected",
+        "Url": endpoint.url("/selected"),
+        "State": "Active",
+        "Subscriptions": [
+            {"Entity": "Preferences", "EventType": "preference.added", "Filters": [17, "18"]},
+            {"Entity": "Contacts", "EventType": "contacts.phone.updated", "ContactTypes": ["Work"]},
+            {"Entity": "Contacts", "EventType": "contacts.email.added"},
+            {"Entity": "Groups", "EventType": "group.added", "Groups": ["Silver", "AllGroups"]},
+            {"Entity": "ProfileActions", "EventType": "profile.updated full"},
+        ],
+    });
+    let path = format!("/mypreferences/Profiles/v4/{TENANT}/Webhooks/Subscriptions");
+    yard.client.post(&path, &body).await.expect(201);
+    let publish = async |name: &str, attribute: &str, value: &str| {
+        let file = root().join(format!("schemas/mypreferences/samples/{name}.json"));
+        let mut event: Value =
+            serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        event["id"] = format!("{name} {value}").into();
+        if !attribute.is_empty() {
+            event[attribute] = value.into();
+        }
+        yard.client.publish(&event).await.expect(202);
+    };
+    publish("preference.added", "filterid", "19").await;
+    publish("preference.added", "filterid", "18").await;
+    publish("preference.updated", "filterid", "17").await;
+    publish("contacts.phone.updated", "contacttype", "Personal").await;
+    publish("contacts.phone.updated", "contacttype", "Work").await;
+    publish("contacts.email.added", "contacttype", "Anything").await;
+    publish("group.added", "group", "Gold").await;
+    publish("profile.updated", "", "").await;
+    publish("profile.updated.full", "", "").await;
+    // An event of our own format is not one of theirs, whatever its type.
+    yard.publish("preference.added", json!({"ProfileId": 1})).await;
+
+    let mut got = Vec::new();
+    for _ in 0..5 {
+        got.push(endpoint.next().await.json()["EventType"].as_str().unwrap().to_owned());
+    }
+    got.sort();
+    let wanted = [
+        "contacts.email.added",
+        "contacts.phone.updated",
+        "group.added",
+        "preference.added",
+        "profile.updated.full",
+    ];
+    assert_eq!(got, wanted);
+    yard.await_deliveries("state=delivered", 5).await;
+    assert!(endpoint.arrived().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alternate_id_can_take_the_place_of_the_profile_id() {
+    let yard = Yard::start_with(|it| {
+        it.mypreferences_alternate_id = Some(hookyard::formats::AlternateIdShape::Value);
+    })
+    .await;
+    let mut endpoint = Endpoint::start().await;
+    let body = json!({
+        "Name": "x",
+        "Url": endpoint.url("/x"),
+        "State": "Active",
+        "AlternateIdType": "Loyalty",
+        "Subscriptions": [{"Entity": "Tags", "EventType": "tag.added"}],
+    });
+    let path = format!("/mypreferences/Profiles/v4/{TENANT}/Webhooks/Subscriptions");
+    yard.client.post(&path, &body).await.expect(201);
+    yard.identify("1024", &json!({"Loyalty": "L-7"})).await;
+    let file = root().join("schemas/mypreferences/samples/tag.added.json");
+    let event: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    yard.client.publish(&event).await.expect(202);
+    let body = endpoint.next().await.json();
+    assert_eq!((&body["ProfileId"], body.get("AlternateId")), (&json!("L-7"), None));
+}

@@ -101,7 +101,7 @@ async fn every_mistake_in_a_subscription_is_told_at_once() {
     check(with("filters", json!([{"type": "a*"}])), &["/filters/0/type"]).await;
     check(
         with("filters", json!([{"type": "a", "attributes": {"Bad": ["x"], "ok": []}}])),
-        &["/filters/0/attributes", "/filters/0/attributes/ok"],
+        &["/filters/0/attributes/Bad", "/filters/0/attributes/ok"],
     )
     .await;
     check(with("state", json!("disabled")), &["/state"]).await;

@@ -51,12 +51,9 @@ pub struct Egress {
 /// An address that the rule denies.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{host}` is at {address}, which is not a public address; the operator can allow it with --egress-allow"
+    "leads to {0}, which is not a public address; the operator can allow it with --egress-allow"
 )]
-pub struct Denied {
-    host: String,
-    address: IpAddr,
-}
+pub struct Denied(IpAddr);
 
 impl Egress {
     /// `allowed` are networks that may be reached though they are not public.
@@ -105,11 +102,7 @@ impl Egress {
             Some(Host::Ipv6(it)) => IpAddr::V6(it),
             Some(Host::Domain(_)) | None => return Ok(()),
         };
-        if self.allows(address) {
-            Ok(())
-        } else {
-            Err(Denied { host: url.host_str().unwrap_or_default().to_owned(), address })
-        }
+        if self.allows(address) { Ok(()) } else { Err(Denied(address)) }
     }
 
     /// Checks an endpoint when it is given: scheme, credentials, and where its name leads. A name that
@@ -134,7 +127,7 @@ impl Egress {
             let port = url.port_or_known_default().unwrap_or(443);
             let look_up = timeout(LOOK_UP, tokio::net::lookup_host((name, port)));
             if let Ok(Ok(addresses)) = look_up.await
-                && let Err(denied) = self.choose(name, addresses)
+                && let Err(denied) = self.choose(addresses)
             {
                 return wrong(denied.to_string());
             }
@@ -145,7 +138,6 @@ impl Egress {
     /// The addresses of a name that may be connected to.
     fn choose(
         &self,
-        name: &str,
         addresses: impl Iterator<Item = SocketAddr>,
     ) -> Result<Vec<SocketAddr>, Denied> {
         let mut denied = None;
@@ -154,7 +146,7 @@ impl Egress {
             if self.allows(it.ip()) {
                 allowed.push(it);
             } else {
-                denied = Some(Denied { host: name.to_owned(), address: it.ip() });
+                denied = Some(Denied(it.ip()));
             }
         }
         match denied {
@@ -180,7 +172,7 @@ impl Resolve for Resolver {
         let egress = Arc::clone(&self.0);
         Box::pin(async move {
             let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed = egress.choose(name.as_str(), addresses)?;
+            let allowed = egress.choose(addresses)?;
             if allowed.is_empty() {
                 let err = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
                 return Err(err.into());

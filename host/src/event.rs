@@ -60,7 +60,11 @@ impl Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` {}", self.field, self.detail)
+        if self.field.is_empty() {
+            write!(f, "the body {}", self.detail)
+        } else {
+            write!(f, "`{}` {}", self.field, self.detail)
+        }
     }
 }
 

@@ -138,15 +138,23 @@ impl Schema {
                 .iter()
                 .map(|name| Violation::new(member(name), "is not known here"))
                 .collect(),
+            ValidationErrorKind::PropertyNames { error } => {
+                let name = error.instance().as_str().unwrap_or_default();
+                let hint = self.hint(err.schema_path().as_str());
+                vec![Violation::new(member(name), hint.unwrap_or("is not known here"))]
+            }
             _ => {
-                let schema = err.schema_path().as_str();
-                let parent = schema.rsplit_once('/').map_or("", |(parent, _)| parent);
-                let hint = self.description(schema).or_else(|| self.description(parent));
-                let detail =
-                    hint.map_or_else(|| err.masked_with("the value").to_string(), str::to_owned);
+                let hint = self.hint(err.schema_path().as_str());
+                let detail = hint.map_or_else(|| own_words(err), str::to_owned);
                 vec![Violation::new(at, detail)]
             }
         }
+    }
+
+    /// The description of the schema at a keyword's place, or of the schema that the keyword is in.
+    fn hint(&self, keyword: &str) -> Option<&str> {
+        let schema = keyword.rsplit_once('/').map_or("", |(schema, _)| schema);
+        self.description(keyword).or_else(|| self.description(schema))
     }
 
     /// The description of a schema inside this one, when it says what a value must be.
@@ -154,6 +162,11 @@ impl Schema {
         let text = self.source.pointer(pointer)?.get("description")?.as_str()?;
         text.starts_with("must ").then_some(text)
     }
+}
+
+/// What the validator says, without the value that it says it of.
+fn own_words(err: &ValidationError<'_>) -> String {
+    err.masked_with("").to_string().trim().to_owned()
 }
 
 fn is_endpoint(text: &str, http: bool) -> bool {
@@ -194,8 +207,8 @@ mod tests {
             &schema,
             &json!({"name": "x", "a/b": [1, 4], "free": "secret", "more": 1}),
             &[
-                ("/a~1b/1", "the value is greater than the maximum of 3"),
-                ("/free", "the value is not of type \"boolean\""),
+                ("/a~1b/1", "is greater than the maximum of 3"),
+                ("/free", "is not of type \"boolean\""),
                 ("/more", "is not known here"),
             ],
         );

@@ -91,7 +91,7 @@ impl Sender {
     async fn attempt(&self, it: Request) -> Result<Outcome, reqwest::Error> {
         // An address in the URL is never resolved, so the resolver does not see it.
         if let Err(denied) = self.egress.check_literal(&it.url) {
-            return Ok(Outcome::Unreachable(Reason::new("egress-denied", denied.to_string())));
+            return Ok(Outcome::Unreachable(egress_denied(&denied)));
         }
         let mut headers = HeaderMap::with_capacity(it.headers.len() + 1);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(it.content_type));
@@ -136,7 +136,7 @@ fn explain(err: &reqwest::Error) -> Reason {
     let causes = std::iter::successors(Some(err as &dyn Error), |&err| cause(err));
     for cause in causes.clone() {
         if let Some(denied) = cause.downcast_ref::<Denied>() {
-            return Reason::new("egress-denied", denied.to_string());
+            return egress_denied(denied);
         }
         if let Some(http) = cause.downcast_ref::<hyper::Error>() {
             if http.is_incomplete_message() {
@@ -176,6 +176,10 @@ fn cause<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)
         Some(inner) => Some(inner),
         None => err.source(),
     }
+}
+
+fn egress_denied(denied: &Denied) -> Reason {
+    Reason::new("egress-denied", format!("the endpoint {denied}"))
 }
 
 fn closed_early() -> Reason {

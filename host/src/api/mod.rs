@@ -15,13 +15,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -39,6 +40,8 @@ pub use auth::hash_token;
 /// How many things a list answers at once, and at most.
 const PAGE: usize = 50;
 const PAGE_MAX: usize = 500;
+/// How much of a body that is too large is read all the same.
+const DISCARDED_BYTES_MAX: usize = 16 << 20;
 
 /// What every call is lent.
 pub(crate) struct Api {
@@ -121,22 +124,39 @@ impl FromRequestParts<Arc<Api>> for Caller {
     }
 }
 
-/// Reads a body of at most so many bytes.
-async fn read_body(body: Body, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes, Refusal> {
+/// Reads a body of at most so many bytes. What is too large is read on for a while and thrown away:
+/// who is still sending would not see our answer.
+async fn read_body(
+    mut body: Body,
+    headers: &HeaderMap,
+    bytes_max: usize,
+) -> Result<Bytes, Refusal> {
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|bytes: usize| bytes > bytes_max) {
+    let mut too_large = announced.is_some_and(|bytes: usize| bytes > bytes_max);
+    let mut first = Bytes::new();
+    let mut rest = Vec::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let broken = || Refusal::Malformed("the body ended before its time".to_owned());
+        let Ok(chunk) = frame.map_err(|_| broken())?.into_data() else { continue };
+        size += chunk.len();
+        too_large |= size > bytes_max;
+        if too_large {
+            if size > bytes_max + DISCARDED_BYTES_MAX {
+                break;
+            }
+        } else if first.is_empty() {
+            // One frame is the rule, and then nothing is copied.
+            first = chunk;
+        } else {
+            rest.extend_from_slice(&chunk);
+        }
+    }
+    if too_large {
         return Err(Refusal::TooLarge { bytes_max });
     }
-    to_bytes(body, bytes_max).await.map_err(|err| {
-        let mut causes =
-            std::iter::successors(Some(&err as &dyn std::error::Error), |&it| it.source());
-        if causes.any(|it| it.to_string().contains("length limit exceeded")) {
-            Refusal::TooLarge { bytes_max }
-        } else {
-            Refusal::Malformed("the body ended before its time".to_owned())
-        }
-    })
+    Ok(if rest.is_empty() { first } else { [&first[..], &rest].concat().into() })
 }
 
 /// Reads a JSON body of our own API and checks it.
