@@ -1,1 +1,183 @@
-//! x
+//! The project itself: what its rooms know, and what it says of them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::harness::root;
+
+/// All files below a folder with an ending.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.extension().is_some_and(|it| it == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<(String, String)> {
+    ["host", "plugins", "tests"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder), "rs"))
+        .map(|path| {
+            let name = path.strip_prefix(root()).unwrap().display().to_string();
+            (name, std::fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn an_outside_crate_is_named_in_its_own_room() {
+    let rooms = [
+        ("axum", &["host/src/api/"][..]),
+        ("jsonschema", &["host/src/schemas.rs"]),
+        ("reqwest", &["host/src/send.rs", "host/src/egress.rs", "host/src/cli/client.rs"]),
+        ("hyper", &["host/src/send.rs"]),
+        ("rusqlite", &["host/src/store/sqlite/"]),
+        ("wasmtime", &["host/src/wasm/"]),
+        ("wasmparser", &["host/src/wasm/"]),
+        ("wit_component", &["host/src/wasm/"]),
+        ("chacha20poly1305", &["host/src/secret.rs"]),
+        ("jiff", &["host/src/clock.rs"]),
+        ("tracing_subscriber", &["host/src/telemetry.rs"]),
+    ];
+    for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("host/src/")) {
+        for (outside, own) in rooms {
+            let named = text.lines().any(|line| {
+                let code = line.split("//").next().unwrap();
+                code.match_indices(outside).any(|(at, _)| {
+                    let before = code[..at].chars().next_back();
+                    code[at + outside.len()..].starts_with("::")
+                        && !before.is_some_and(|it| it.is_alphanumeric() || it == '_' || it == ':')
+                })
+            });
+            assert!(
+                !named || own.iter().any(|room| name.starts_with(room)),
+                "{name} knows {outside}"
+            );
+        }
+    }
+}
+
+#[test]
+fn rooms_know_what_is_below_them() {
+    let above = [
+        ("api", &["router", "dispatch", "cli"][..]),
+        ("router", &["api", "dispatch", "cli", "manage"]),
+        ("dispatch", &["api", "router", "cli"]),
+        ("store", &["api", "router", "dispatch", "cli", "app", "wasm", "formats", "manage"]),
+        ("wasm", &["api", "router", "dispatch", "cli", "app", "store", "formats", "manage"]),
+        ("formats", &["api", "router", "dispatch", "cli", "app", "store", "wasm", "manage"]),
+        ("index", &["api", "router", "dispatch", "cli", "app", "store", "wasm", "formats"]),
+        ("render", &["api", "router", "dispatch", "cli", "app", "store", "manage"]),
+        ("event", &["api", "app", "store", "wasm", "formats", "render", "index"]),
+        ("delivery", &["api", "app", "store", "wasm", "formats", "render", "index"]),
+        ("plugin", &["api", "app", "store", "wasm", "formats", "render", "index"]),
+    ];
+    for (name, text) in sources() {
+        let Some(path) = name.strip_prefix("host/src/") else { continue };
+        let room = path.trim_end_matches(".rs").split('/').next().unwrap();
+        let Some((_, unknown)) = above.iter().find(|(it, _)| *it == room) else { continue };
+        for other in *unknown {
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            assert!(!code.contains(&format!("crate::{other}::")), "{name} knows `{other}`");
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    for (name, text) in sources() {
+        assert!(text.starts_with("//! "), "{name} does not begin with `//! `");
+    }
+}
+
+#[test]
+fn every_file_is_part_of_the_program() {
+    for (name, _) in sources() {
+        let path = Path::new(&name);
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let folder = path.parent().unwrap();
+        if ["lib", "main", "build"].contains(&stem) {
+            continue;
+        }
+        let (parents, module) = if stem == "mod" {
+            let above = folder.parent().unwrap();
+            (vec![above.join("mod.rs"), above.join("lib.rs"), above.join("main.rs")], folder)
+        } else {
+            (["mod.rs", "lib.rs", "main.rs"].map(|it| folder.join(it)).to_vec(), Path::new(stem))
+        };
+        let module = module.file_stem().unwrap().to_str().unwrap();
+        let declared = parents.iter().any(|parent| {
+            let text = std::fs::read_to_string(root().join(parent)).unwrap_or_default();
+            text.lines().any(|line| {
+                let line = line.split("//").next().unwrap().trim();
+                line.ends_with(&format!("mod {module};"))
+            })
+        });
+        assert!(declared, "nothing declares {name}");
+    }
+}
+
+#[test]
+fn files_lines_and_functions_have_a_maximum() {
+    for (name, text) in sources() {
+        // Tests are data and sentences; they may be long.
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let lines = code.lines().count();
+        assert!(lines <= 480 || name.starts_with("tests/"), "{name} has {lines} lines");
+    }
+}
+
+#[test]
+fn the_map_names_every_room() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let map = readme.split("## The map").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut rooms = BTreeSet::new();
+    for entry in std::fs::read_dir(root().join("host/src")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        rooms.insert(name.trim_end_matches(".rs").to_owned());
+    }
+    for entry in std::fs::read_dir(root()).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() && !name.starts_with('.') && name != "target" {
+            rooms.insert(name);
+        }
+    }
+    for room in rooms {
+        assert!(map.contains(&format!("`{room}")), "the map does not name `{room}`");
+    }
+}
+
+#[test]
+fn the_settings_are_documented() {
+    let path = root().join("docs/configuration.md");
+    let before = std::fs::read_to_string(&path).unwrap();
+    let (head, _) = before.split_once("| setting |").unwrap();
+    let mut table = String::from("| setting | default | meaning |\n| --- | --- | --- |\n");
+    for (name, default, meaning) in hookyard::config::table() {
+        table.push_str(&format!("| `{name}` | `{default}` | {meaning} |\n"));
+    }
+    let wanted = format!("{head}{table}");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, wanted).unwrap();
+    } else {
+        assert_eq!(before, wanted, "`UPDATE=1 make test` writes it anew");
+    }
+}
+
+#[test]
+fn nothing_that_is_built_is_committed() {
+    let listed = std::process::Command::new("git").arg("ls-files").current_dir(root()).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    let built = [".wasm", ".cwasm", ".so", ".a", ".rlib", ".sqlite"];
+    let found: Vec<_> =
+        listed.lines().filter(|it| built.iter().any(|ending| it.ends_with(ending))).collect();
+    assert_eq!(found, [""; 0]);
+}

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod endpoint;
 pub(crate) mod plugins;
+pub(crate) mod process;
 pub(crate) mod yard;
 
 pub(crate) use client::{Answer, Client};
