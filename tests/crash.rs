@@ -98,7 +98,24 @@ async fn kill_9_loses_nothing_and_changes_no_body() {
         accepted.push(publisher.await.unwrap());
     }
 
-    // Every event reaches every subscription that wants it.
+    let wanted = wanted(&accepted);
+    let total = wanted.len();
+    let receipts = receive(&mut endpoint, wanted).await;
+    let accepted: usize = accepted.iter().sum();
+    println!("{KILLS} kills, {accepted} events, {total} deliveries, {receipts} receipts");
+    assert!(total > 500, "there was hardly any load");
+
+    // And the log says so: one row for each, all of them delivered.
+    let client = router.client(&token);
+    client.await_deliveries("state=delivered", total).await;
+    for state in ["pending", "retrying", "failed", "dead", "cancelled"] {
+        client.await_deliveries(&format!("state={state}"), 0).await;
+    }
+    assert!(router.terminate().success());
+}
+
+/// Path and event of each delivery that there has to be.
+fn wanted(accepted: &[usize]) -> HashSet<(String, String)> {
     let mut wanted = HashSet::new();
     for (publisher, count) in accepted.iter().enumerate() {
         for number in 0..*count {
@@ -109,13 +126,17 @@ async fn kill_9_loses_nothing_and_changes_no_body() {
             }
         }
     }
-    let total = wanted.len();
+    wanted
+}
+
+/// Waits for all of them, and looks at every body. Answers with how many requests there were.
+async fn receive(endpoint: &mut Endpoint, mut wanted: HashSet<(String, String)>) -> usize {
     let mut bodies: HashMap<String, bytes::Bytes> = HashMap::new();
     let mut ids: HashMap<(String, String), String> = HashMap::new();
     let mut receipts = 0;
     let until = Instant::now() + SETTLE;
     while !wanted.is_empty() {
-        assert!(Instant::now() < until, "{} of {total} never came: {wanted:?}", wanted.len());
+        assert!(Instant::now() < until, "{} never came: {wanted:?}", wanted.len());
         for receipt in endpoint.arrived() {
             receipts += 1;
             let id = receipt.header("webhook-id").to_owned();
@@ -129,39 +150,7 @@ async fn kill_9_loses_nothing_and_changes_no_body() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    println!(
-        "{KILLS} kills, {} events accepted, {total} deliveries, {receipts} receipts",
-        accepted.iter().sum::<usize>()
-    );
-    assert!(total > 500, "there was hardly any load");
-
-    // And the log says so: one row for each, all of them delivered.
-    let client = router.client(&token);
-    let mut logged = 0;
-    for state in ["pending", "retrying", "failed", "dead", "cancelled"] {
-        let until = Instant::now() + SETTLE;
-        loop {
-            let path = format!("/v1/deliveries?state={state}");
-            let found = client.get(&path).await.expect(200);
-            if found["deliveries"].as_array().unwrap().is_empty() {
-                break;
-            }
-            assert!(Instant::now() < until, "{found}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-    let mut before = String::new();
-    loop {
-        let path = format!("/v1/deliveries?state=delivered&limit=500{before}");
-        let page = client.get(&path).await.expect(200);
-        logged += page["deliveries"].as_array().unwrap().len();
-        match page["next"].as_str() {
-            Some(next) => before = format!("&before={next}"),
-            None => break,
-        }
-    }
-    assert_eq!(logged, total);
-    assert!(router.terminate().success());
+    receipts
 }
 
 #[tokio::test(flavor = "multi_thread")]

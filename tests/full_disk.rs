@@ -110,14 +110,6 @@ async fn a_full_disk_is_told_to_the_publisher_and_loses_nothing() {
     arrived.sort_unstable();
     accepted.sort_unstable();
     assert_eq!(arrived, accepted);
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let found = client.get("/v1/deliveries?state=delivered&limit=500").await.expect(200);
-        if found["deliveries"].as_array().unwrap().len() == accepted.len() {
-            break;
-        }
-        assert!(Instant::now() < until, "not every delivery is in the log");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    client.await_deliveries("state=delivered", accepted.len()).await;
     assert!(router.terminate().success());
 }

@@ -1,3 +1,19 @@
+//! Hookyard, a router for webhook events that its users extend with WebAssembly.
+//!
+//! An event comes in by `api`, is committed by `store`, matched and rendered by `router`, and delivered
+//! by `dispatch`. What these know in common is further down: arrows go from the top of this list to
+//! its end, and never back.
+//!
+//! - `cli`: the command line; `server`: assembles the rooms; `config`: every setting; `telemetry`: the log
+//! - `api`: the HTTP surface; `manage`: makes and changes subscriptions and plugins
+//! - `router`: stage 2, matches and renders; `dispatch`: stage 3, attempts and retries
+//! - `app`: what is opened once and lent to all; `workers`: the threads that run plugins
+//! - `render`: an event and a rendering make bodies; `formats`: one file a provider's format
+//! - `wasm`: runs plugins; `index`: which subscriptions want an event; `schemas`: JSON Schemas
+//! - `send`: one HTTP attempt; `egress`: which addresses are reached; `sign`: signatures
+//! - `store`: what is kept; `secret`: the server's key
+//! - `event`, `subscription`, `delivery`, `plugin`: the nouns; `json`: JSON that stays text; `clock`
+
 pub mod api;
 pub mod app;
 pub mod cli;

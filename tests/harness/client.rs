@@ -1,8 +1,13 @@
 //! Calls of the API.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
+use tokio::time::Instant;
+
+use super::PATIENCE;
 
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -107,6 +112,44 @@ impl Client {
     pub(crate) async fn publish(&self, event: &Value) -> Answer {
         let headers = [("content-type", "application/cloudevents+json")];
         self.call(Method::POST, "/v1/events", &headers, event.to_string()).await
+    }
+
+    /// The deliveries that a query finds, newest first, from all pages.
+    pub(crate) async fn deliveries(&self, query: &str) -> Vec<Value> {
+        let mut found = Vec::new();
+        let mut before = String::new();
+        loop {
+            let path = format!("/v1/deliveries?limit=500&{query}{before}");
+            let mut page = self.get(&path).await.expect(200);
+            found.append(page["deliveries"].as_array_mut().unwrap());
+            match page["next"].as_str() {
+                Some(next) => before = format!("&before={next}"),
+                None => return found,
+            }
+        }
+    }
+
+    /// Waits until a query finds so many deliveries.
+    #[track_caller]
+    pub(crate) fn await_deliveries(
+        &self,
+        query: &str,
+        count: usize,
+    ) -> impl Future<Output = Vec<Value>> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let until = Instant::now() + PATIENCE;
+            loop {
+                let found = self.deliveries(query).await;
+                if found.len() == count {
+                    return found;
+                }
+                let late = Instant::now() > until;
+                let there = found.len();
+                assert!(!late, "{count} of `{query}` are wanted at {caller}, there are {there}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
     }
 
     pub(crate) async fn upload(&self, name: &str, file: impl Into<reqwest::Body>) -> Answer {

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -118,13 +117,6 @@ impl Endpoint {
     /// What has arrived by now.
     pub(crate) fn arrived(&mut self) -> Vec<Receipt> {
         std::iter::from_fn(|| self.receipts.try_recv().ok()).collect()
-    }
-
-    /// Nothing arrives for a while.
-    pub(crate) async fn stays_quiet(&mut self, wait: Duration) {
-        if let Ok(receipt) = timeout(wait, self.receipts.recv()).await {
-            panic!("{receipt:?} arrived");
-        }
     }
 }
 

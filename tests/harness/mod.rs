@@ -6,8 +6,8 @@ pub(crate) mod plugins;
 pub(crate) mod process;
 pub(crate) mod yard;
 
-pub(crate) use client::{Answer, Client};
-pub(crate) use endpoint::{Endpoint, Receipt};
+pub(crate) use client::Client;
+pub(crate) use endpoint::Endpoint;
 pub(crate) use yard::Yard;
 
 use std::time::Duration;

@@ -1,16 +1,13 @@
 //! A router on a port of its own, with a temporary store.
 
-use std::time::Duration;
-
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hookyard::config::Given;
 use hookyard::server::Server;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::Instant;
 
-use super::{Client, Endpoint, PATIENCE, root};
+use super::{Client, Endpoint, root};
 
 /// The account of [`Yard::client`].
 pub(crate) const TENANT: &str = "acme";
@@ -119,8 +116,7 @@ impl Yard {
 
     /// The deliveries that a query finds, newest first.
     pub(crate) async fn deliveries(&self, query: &str) -> Vec<Value> {
-        let found = self.client.get(&format!("/v1/deliveries?{query}")).await.expect(200);
-        found["deliveries"].as_array().unwrap().clone()
+        self.client.deliveries(query).await
     }
 
     /// Waits until the log has so many deliveries that a query finds.
@@ -130,19 +126,7 @@ impl Yard {
         query: &str,
         count: usize,
     ) -> impl Future<Output = Vec<Value>> {
-        let caller = std::panic::Location::caller();
-        async move {
-            let until = Instant::now() + PATIENCE;
-            loop {
-                let found = self.deliveries(query).await;
-                if found.len() == count {
-                    return found;
-                }
-                let late = Instant::now() > until;
-                assert!(!late, "{count} of `{query}` are wanted at {caller}, there are {found:?}");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
+        self.client.await_deliveries(query, count)
     }
 
     /// One delivery, with its attempts.

@@ -73,56 +73,29 @@ impl IntoResponse for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
-        match refusal {
-            Refusal::NoToken => Problem {
-                headers: vec![(header::WWW_AUTHENTICATE, "Bearer")],
-                ..Problem::new(
-                    StatusCode::UNAUTHORIZED,
-                    "no-token",
-                    "the header `Authorization: Bearer …` is missing; `hookyard token create` makes a token",
-                )
-            },
-            Refusal::BadToken => Problem {
-                headers: vec![(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")],
-                ..Problem::new(
-                    StatusCode::UNAUTHORIZED,
-                    "bad-token",
-                    "the token is unknown, revoked or expired",
-                )
-            },
-            Refusal::MissingScope(scope) => Problem::new(
-                StatusCode::FORBIDDEN,
-                "missing-scope",
-                format!("the token does not have the scope `{scope}`"),
-            ),
-            Refusal::NotFound => Problem::not_found("thing"),
-            Refusal::WrongMethod(allowed) => Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "wrong-method",
-                format!("the method is not allowed here; use {allowed}"),
-            ),
-            Refusal::WrongMediaType(wanted) => Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "wrong-media-type",
-                format!("the body must be {wanted}"),
-            ),
-            Refusal::TooLarge { bytes_max } => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too-large",
-                format!("the body is larger than {bytes_max} bytes"),
-            ),
-            Refusal::Malformed(why) => Problem::new(StatusCode::BAD_REQUEST, "malformed", why),
-            Refusal::Invalid(errors) => Problem::invalid("the body does not fit", errors),
-            Refusal::Conflict(what) => Problem::new(
-                StatusCode::CONFLICT,
-                "conflict",
-                format!("another subscription has `{what}` already"),
-            ),
-            Refusal::Unavailable(why) => Problem {
-                headers: vec![(header::RETRY_AFTER, "1")],
-                ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why)
-            },
+        let (code, header) = match &refusal {
+            Refusal::NoToken => ("no-token", Some((header::WWW_AUTHENTICATE, "Bearer"))),
+            Refusal::BadToken => {
+                let challenge = "Bearer error=\"invalid_token\"";
+                ("bad-token", Some((header::WWW_AUTHENTICATE, challenge)))
+            }
+            Refusal::MissingScope(_) => ("missing-scope", None),
+            Refusal::NotFound => ("not-found", None),
+            Refusal::WrongMethod(allowed) => ("wrong-method", Some((header::ALLOW, *allowed))),
+            Refusal::WrongMediaType(_) => ("wrong-media-type", None),
+            Refusal::TooLarge { .. } => ("too-large", None),
+            Refusal::Malformed(_) => ("malformed", None),
+            Refusal::Invalid(_) => ("invalid", None),
+            Refusal::Conflict(_) => ("conflict", None),
+            Refusal::Unavailable(_) => ("unavailable", Some((header::RETRY_AFTER, "1"))),
+        };
+        let mut problem = Problem::new(refusal.status(), code, refusal.to_string());
+        problem.headers.extend(header);
+        if let Refusal::Invalid(errors) = refusal {
+            problem.detail = "the body does not fit".to_owned();
+            problem.errors = errors;
         }
+        problem
     }
 }
 

@@ -179,8 +179,8 @@ pub(super) async fn replace(
         let detail = format!("the subscription is in the format `{format}`; change it by that API");
         return Err(Problem::new(StatusCode::CONFLICT, "other-format", detail));
     }
-    let it = manage::replace(&api.app, &tenant, own_format(&api), id, draft).await;
-    Ok(answer(StatusCode::OK, &document(&it.map_err(named)?)))
+    let it = manage::replace(&api.app, &tenant, own_format(&api), id, draft).await?;
+    Ok(answer(StatusCode::OK, &document(&it)))
 }
 
 /// `DELETE /v1/subscriptions/{id}`
@@ -192,7 +192,7 @@ pub(super) async fn delete(
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
-    manage::delete(&api.app, &tenant, path_id(&id, "subscription")?).await.map_err(named)?;
+    manage::delete(&api.app, &tenant, path_id(&id, "subscription")?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -226,7 +226,7 @@ async fn set_state(
     caller.require("subscriptions:write")?;
     let tenant = tenant(api, caller, query).await?;
     let id = path_id(id, "subscription")?;
-    let it = manage::set_state(&api.app, &tenant, id, state).await.map_err(named)?;
+    let it = manage::set_state(&api.app, &tenant, id, state).await?;
     Ok(answer(StatusCode::OK, &document(&it)))
 }
 
@@ -243,7 +243,7 @@ pub(super) async fn set_steps(
     let tenant = tenant(&api, &caller, &query).await?;
     let id = path_id(&id, "subscription")?;
     let it: StepsRequest = read_json(&api, &headers, body, &api.steps).await?;
-    let it = manage::set_steps(&api.app, &tenant, id, it.steps).await.map_err(named)?;
+    let it = manage::set_steps(&api.app, &tenant, id, it.steps).await?;
     Ok(answer(StatusCode::OK, &document(&it)))
 }
 
@@ -258,7 +258,7 @@ pub(super) async fn rotate_secret(
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
     let id = path_id(&id, "subscription")?;
-    let secret = manage::rotate_secret(&api.app, &tenant, id).await.map_err(named)?;
+    let secret = manage::rotate_secret(&api.app, &tenant, id).await?;
     Ok(answer(StatusCode::CREATED, &json!({"secret": sign::secret_text(&secret.key)})))
 }
 
@@ -268,11 +268,4 @@ async fn tenant(
     query: &HashMap<String, String>,
 ) -> Result<Tenant, Problem> {
     caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await
-}
-
-fn named(refusal: Refusal) -> Problem {
-    match refusal {
-        Refusal::NotFound => Problem::not_found("subscription"),
-        other => other.into(),
-    }
 }

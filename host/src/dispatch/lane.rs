@@ -1,8 +1,14 @@
 //! What the dispatcher knows of one subscription's deliveries.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use uuid::Uuid;
+
+use crate::app::Unrecorded;
+use crate::delivery::Delivery;
+use crate::event::Tenant;
+use crate::render::Body;
 
 /// How many deliveries of a subscription wait in memory. The others wait in the store.
 const QUEUE_MAX: usize = 256;
@@ -30,9 +36,13 @@ impl Lane {
         QUEUE_MAX - self.queue.len().min(QUEUE_MAX)
     }
 
-    /// There is something in the store that is due then.
-    pub(super) fn due_at(&mut self, at_ms: i64) {
-        self.next_due_ms = Some(self.next_due_ms.map_or(at_ms, |next| next.min(at_ms)));
+    /// There is something in the store that is due then. Answers whether that is the first of it.
+    pub(super) fn due_at(&mut self, at_ms: i64) -> bool {
+        let is_first = self.next_due_ms.is_none_or(|next| at_ms < next);
+        if is_first {
+            self.next_due_ms = Some(at_ms);
+        }
+        is_first
     }
 
     /// Nothing is known of it that would be missed.
@@ -43,4 +53,14 @@ impl Lane {
             && !self.claiming
             && !self.waits
     }
+}
+
+/// A delivery in memory.
+pub(super) struct Open {
+    pub(super) tenant: Tenant,
+    pub(super) event_seq: u64,
+    pub(super) delivery: Delivery,
+    /// None while its attempt is out.
+    pub(super) body: Option<Body>,
+    pub(super) unrecorded: Option<Arc<Unrecorded>>,
 }

@@ -4,16 +4,16 @@
 //! due again; it waits in its subscription's lane, and lanes take turns. What is known is handed to
 //! the store in groups: once, when the first attempt succeeds soon enough.
 
+mod alarms;
+mod attempt;
 mod claim;
 mod lane;
 mod settle;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use rand::RngExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
@@ -25,25 +25,23 @@ use crate::clock;
 use crate::delivery::{Delivery, DeliveryState, Reason};
 use crate::event::Tenant;
 use crate::manage;
-use crate::render::Body;
-use crate::send::{Outcome, Request};
-use crate::sign;
+use crate::send::Outcome;
 use crate::store::Record;
 use crate::subscription::{State, Subscription};
+use alarms::Alarms;
+use attempt::{Attempted, attempt};
 use claim::{Claimed, claim};
-use lane::Lane;
+use lane::{Lane, Open};
 use settle::{Effect, settle};
 
 /// How long a first attempt may take before its delivery is recorded as pending.
 const UNRECORDED_MAX: Duration = Duration::from_millis(25);
 /// How many bytes of bodies wait in memory. The others wait in the store.
 const BYTES_MAX: usize = 64 << 20;
+/// How long the store is left alone when memory is full.
+const FULL_AGAIN_MS: i64 = 100;
 /// How many signals are taken at a time.
 const SIGNALS_MAX: usize = 256;
-
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// See the head of this module.
 pub struct Dispatcher {
@@ -54,8 +52,7 @@ pub struct Dispatcher {
     bytes: usize,
     /// Lanes with something to send, in the order of their turns.
     turns: VecDeque<Uuid>,
-    /// When to look into the store for which subscription.
-    alarms: BinaryHeap<Reverse<(i64, Uuid)>>,
+    alarms: Alarms,
     /// Deliveries that the store does not know yet, by their age.
     unrecorded: VecDeque<(Instant, Uuid)>,
     attempts: JoinSet<Attempted>,
@@ -66,22 +63,6 @@ pub struct Dispatcher {
     claims: JoinSet<Claimed>,
     effects: JoinSet<()>,
     records: Vec<Record>,
-}
-
-/// A delivery in memory.
-struct Open {
-    tenant: Tenant,
-    event_seq: u64,
-    delivery: Delivery,
-    /// None while its attempt is out.
-    body: Option<Body>,
-    unrecorded: Option<Arc<Unrecorded>>,
-}
-
-struct Attempted {
-    at_ms: i64,
-    duration: Duration,
-    outcome: Outcome,
 }
 
 impl Dispatcher {
@@ -97,7 +78,7 @@ impl Dispatcher {
             open: HashMap::new(),
             bytes: 0,
             turns: VecDeque::new(),
-            alarms: BinaryHeap::new(),
+            alarms: Alarms::default(),
             unrecorded: VecDeque::new(),
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -135,7 +116,9 @@ impl Dispatcher {
                 self.ended(ended);
             }
             while self.effects.try_join_next().is_some() {}
-            self.sound_alarms();
+            while let Some(subscription) = self.alarms.sound(clock::now_ms()) {
+                self.fetch(subscription);
+            }
             self.record_the_late();
             self.start_attempts();
             self.hand_over().await;
@@ -293,25 +276,20 @@ impl Dispatcher {
 
     /// There is something in the store for a subscription at a time.
     fn due(&mut self, subscription: Uuid, at_ms: i64) {
-        self.lanes.entry(subscription).or_default().due_at(at_ms);
-        self.alarms.push(Reverse((at_ms, subscription)));
-    }
-
-    fn sound_alarms(&mut self) {
-        let now_ms = clock::now_ms();
-        while let Some(Reverse((at_ms, subscription))) = self.alarms.peek().copied()
-            && at_ms <= now_ms
-        {
-            self.alarms.pop();
-            self.fetch(subscription);
+        if self.lanes.entry(subscription).or_default().due_at(at_ms) {
+            self.alarms.set(at_ms, subscription);
         }
     }
 
     /// Fetches what is due from the store, when the lane has nothing in memory.
     fn fetch(&mut self, subscription: Uuid) {
         let Some(lane) = self.lanes.get_mut(&subscription) else { return };
-        let is_due = lane.next_due_ms.is_some_and(|due| due <= clock::now_ms());
-        if is_due && lane.queue.is_empty() && !lane.claiming {
+        let now_ms = clock::now_ms();
+        let is_due = lane.next_due_ms.is_some_and(|due| due <= now_ms);
+        if is_due && self.bytes > BYTES_MAX / 2 {
+            // It would only come back.
+            self.alarms.set(now_ms + FULL_AGAIN_MS, subscription);
+        } else if is_due && lane.queue.is_empty() && !lane.claiming {
             lane.next_due_ms = None;
             // A change of a subscription that takes nothing now makes us look again. What is left of
             // one that is gone is fetched to be cancelled.
@@ -410,7 +388,7 @@ impl Dispatcher {
     fn next_wake_up(&self) -> Instant {
         let now = Instant::now();
         let late = self.unrecorded.front().map(|(since, _)| *since + UNRECORDED_MAX);
-        let alarm = self.alarms.peek().map(|Reverse((at_ms, _))| {
+        let alarm = self.alarms.next_ms().map(|at_ms| {
             let wait_ms = at_ms.saturating_sub(clock::now_ms()).max(0);
             now + Duration::from_millis(wait_ms.unsigned_abs())
         });
@@ -418,28 +396,4 @@ impl Dispatcher {
         let soon = now + Duration::from_secs(60);
         late.into_iter().chain(alarm).fold(soon, Instant::min)
     }
-}
-
-async fn attempt(
-    app: Arc<App>,
-    subscription: Arc<Subscription>,
-    delivery: Uuid,
-    body: Body,
-) -> Attempted {
-    let at_ms = clock::now_ms();
-    let id = delivery.to_string();
-    let signature = sign::standard_webhooks(&subscription.secrets, &id, at_ms, &body.bytes);
-    let request = Request {
-        url: subscription.url.clone(),
-        content_type: body.content_type,
-        headers: vec![
-            (WEBHOOK_ID, id),
-            (WEBHOOK_TIMESTAMP, (at_ms / 1_000).to_string()),
-            (WEBHOOK_SIGNATURE, signature),
-        ],
-        body: body.bytes,
-        timeout: app.format(subscription.format).policy().timeout,
-    };
-    let (outcome, duration) = app.sender.send(request).await;
-    Attempted { at_ms, duration, outcome }
 }

@@ -7,6 +7,7 @@ mod cloudevents;
 mod mypreferences;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -190,6 +191,50 @@ pub enum Refusal {
     /// Another subscription has what no two may have.
     Conflict(String),
     Unavailable(String),
+}
+
+impl Refusal {
+    /// The status that HTTP has for it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Refusal::NoToken | Refusal::BadToken => StatusCode::UNAUTHORIZED,
+            Refusal::MissingScope(_) => StatusCode::FORBIDDEN,
+            Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::WrongMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Malformed(_) | Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
+            Refusal::Conflict(_) => StatusCode::CONFLICT,
+            Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// In words, for whoever called.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NoToken => f.write_str("the header `Authorization` is missing"),
+            Refusal::BadToken => f.write_str("the token is unknown, revoked or expired"),
+            Refusal::MissingScope(scope) => {
+                write!(f, "the token does not have the scope `{scope}`")
+            }
+            Refusal::NotFound => f.write_str("there is no such subscription"),
+            Refusal::WrongMethod(allowed) => {
+                write!(f, "the method is not allowed here; use {allowed}")
+            }
+            Refusal::WrongMediaType(wanted) => write!(f, "the body must be {wanted}"),
+            Refusal::TooLarge { bytes_max } => {
+                write!(f, "the body is larger than {bytes_max} bytes")
+            }
+            Refusal::Malformed(why) | Refusal::Unavailable(why) => f.write_str(why),
+            Refusal::Invalid(violations) => {
+                let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
+                f.write_str(&all.join("; "))
+            }
+            Refusal::Conflict(what) => write!(f, "another subscription has `{what}` already"),
+        }
+    }
 }
 
 /// An answer of a provider's API.

@@ -425,40 +425,17 @@ fn document(it: &Subscription, is_active: bool) -> Value {
 
 /// `{"Message": …}`, as on the page "Delete subscription".
 fn refused(refusal: &Refusal) -> Answer {
-    let (status, message) = match refusal {
-        Refusal::NoToken => {
-            (StatusCode::UNAUTHORIZED, "the Authorization header is missing".to_owned())
-        }
-        Refusal::BadToken => {
-            (StatusCode::UNAUTHORIZED, "the authorization token is wrong or has expired".to_owned())
-        }
+    let message = match refusal {
         Refusal::MissingScope(scope) => {
-            (StatusCode::FORBIDDEN, format!("your user has no permission for this: `{scope}`"))
-        }
-        Refusal::NotFound => (StatusCode::NOT_FOUND, "there is no such subscription".to_owned()),
-        Refusal::WrongMethod(allowed) => {
-            (StatusCode::METHOD_NOT_ALLOWED, format!("this method is not allowed; use {allowed}"))
-        }
-        Refusal::WrongMediaType(wanted) => {
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("the body must be {wanted}"))
-        }
-        Refusal::TooLarge { bytes_max } => {
-            (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {bytes_max} bytes"))
-        }
-        Refusal::Malformed(why) => (StatusCode::BAD_REQUEST, why.clone()),
-        Refusal::Invalid(violations) => {
-            let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            (StatusCode::BAD_REQUEST, all.join("; "))
+            format!("your user has no permission for this: the token does not have `{scope}`")
         }
         Refusal::Conflict(what) => {
             let (url, event_type) = what.rsplit_once(' ').unwrap_or((what, ""));
-            let message =
-                format!("another subscription delivers `{event_type}` to `{url}` already");
-            (StatusCode::CONFLICT, message)
+            format!("another subscription delivers `{event_type}` to `{url}` already")
         }
-        Refusal::Unavailable(why) => (StatusCode::SERVICE_UNAVAILABLE, why.clone()),
+        other => other.to_string(),
     };
-    let mut answer = Answer::json(status, &json!({"Message": message}));
+    let mut answer = Answer::json(refusal.status(), &json!({"Message": message}));
     match refusal {
         Refusal::NoToken | Refusal::BadToken => {
             let challenge = "PNAUTHINFO3 realm=\"MyPreferences\", Bearer".to_owned();

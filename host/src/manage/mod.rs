@@ -29,7 +29,7 @@ impl From<StoreError> for Refusal {
                 "it was changed by somebody else at the same time; try again".to_owned(),
             ),
             StoreError::Unavailable(why) => {
-                tracing::error!(%why, "the store is not available");
+                tracing::debug!(%why, "a call is answered that the store is not available");
                 Refusal::Unavailable("the store is not available; try again".to_owned())
             }
         }

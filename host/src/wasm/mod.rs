@@ -8,6 +8,7 @@ mod bindings;
 mod cache;
 mod check;
 mod engine;
+mod imports;
 mod pipeline;
 mod run;
 mod standard;
@@ -50,7 +51,7 @@ pub enum Fault {
     Output { bytes_max: usize },
     #[error(
         "the plugin had more than {} bytes of data searched or edited",
-        run::SEARCHED_BYTES_MAX
+        imports::SEARCHED_BYTES_MAX
     )]
     Search,
     #[error("the plugin's verdict cannot be carried out: {0}")]

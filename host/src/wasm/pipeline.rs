@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::bindings::hookyard::plugin::types::{
     self, CallContext, Decision, NewData, Output, Verdict,
 };
-use super::run::{Answer, Input, SEARCHED_BYTES_MAX};
+use super::imports::SEARCHED_BYTES_MAX;
+use super::run::{Answer, Input};
 use super::{Fault, Runtime};
 use crate::delivery::Reason;
 use crate::event::{Content, Data, Event};

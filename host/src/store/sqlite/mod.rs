@@ -4,6 +4,7 @@ mod access;
 mod events;
 mod known;
 mod log;
+mod open;
 mod plugins;
 mod retention;
 mod rows;
@@ -14,7 +15,6 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,9 +31,9 @@ use crate::event::{Event, Tenant};
 use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
 use crate::secret::ServerKey;
 use crate::subscription::{SigningSecret, Subscription};
+use open::{connect, lock, migrate};
 use writer::{Job, Writer, Writing};
 
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_start.sql")];
 const READERS: usize = 4;
 /// How many jobs may wait for the writer. Whoever comes then waits.
 const JOBS_MAX: usize = 4_096;
@@ -166,51 +166,6 @@ impl From<rusqlite::Error> for StoreError {
     fn from(err: rusqlite::Error) -> StoreError {
         unavailable(err)
     }
-}
-
-fn lock(path: &Path) -> anyhow::Result<File> {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    let file = File::create(&lock)?;
-    file.try_lock().map_err(|_| {
-        anyhow::anyhow!("another router uses `{}`; one file is for one process", path.display())
-    })?;
-    Ok(file)
-}
-
-fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags)
-        .map_err(|err| anyhow::anyhow!("cannot open `{}`: {err}", path.display()))?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(64);
-    if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
-        // Settled before there is a table: pages that are freed can be given back later.
-        connection.pragma_update(None, "auto_vacuum", "incremental")?;
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
-        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        connection.pragma_update(None, "cache_size", -16_384)?;
-    }
-    connection.pragma_update(None, "foreign_keys", true)?;
-    Ok(connection)
-}
-
-fn migrate(connection: &mut Connection) -> anyhow::Result<()> {
-    let transaction =
-        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
-    let version: usize = transaction.query_one("pragma user_version", (), |row| row.get(0))?;
-    anyhow::ensure!(
-        version <= MIGRATIONS.len(),
-        "the store was written by a newer version of hookyard (its tables have number {version}, and \
-         this program knows {})",
-        MIGRATIONS.len()
-    );
-    for (number, migration) in MIGRATIONS.iter().enumerate().skip(version) {
-        transaction.execute_batch(migration)?;
-        transaction.pragma_update(None, "user_version", number + 1)?;
-    }
-    Ok(transaction.commit()?)
 }
 
 #[async_trait]

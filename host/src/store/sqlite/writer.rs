@@ -40,8 +40,10 @@ pub(super) struct Writer {
     key: Arc<ServerKey>,
     signals: Signals,
     known: Known,
-    /// After a failure: what we know may be more than what is committed.
+    /// What we know may not be what is committed.
     stale: bool,
+    /// The last transaction failed.
+    failing: bool,
     /// Records whose transaction failed; they go first into the next one.
     kept: Vec<Record>,
     flushes: Vec<oneshot::Sender<()>>,
@@ -71,6 +73,7 @@ impl Writer {
             key,
             signals,
             stale: false,
+            failing: false,
             kept: Vec::new(),
             flushes: Vec::new(),
         })
@@ -151,13 +154,19 @@ impl Writer {
         let Writing { accepted, finishes, .. } = writing;
         match result {
             Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the store can write again");
+                }
                 if !accepted.is_empty() {
                     (self.signals.accepted)(accepted);
                 }
                 finishes.into_iter().for_each(|finish| finish(Ok(())));
             }
             Err(err) => {
-                tracing::error!(%err, records = recorded.len(), "the store cannot write now");
+                // Told once, however long it lasts.
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%err, "the store cannot write; publishers are told to wait");
+                }
                 if !self.connection.is_autocommit() {
                     // What cannot even be undone is undone by the next attempt to begin.
                     let _ = self.connection.execute_batch("rollback");

@@ -65,7 +65,8 @@ impl Transform for Misbehave {
             Do::Eat => {
                 let mut all = Vec::new();
                 loop {
-                    all.push(vec![7_u8; 1 << 20]);
+                    // Asked for and not touched: to be out of memory before being out of time.
+                    all.push(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
                 }
             }
             Do::Split => Verdict::Split(

@@ -4,6 +4,9 @@
 //! [`Json::parse`] is the only door. It looks at every byte once: well-formed, UTF-8, no two members
 //! of one name in an object, at most [`DEPTH_MAX`] levels. Whatever comes later only skips over bytes.
 
+mod edit;
+mod scan;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +15,11 @@ use bytes::Bytes;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
 };
+
+use edit::edit;
+use scan::{Entries, Place, place, skip_space, skip_value, tokens, unescaped};
+
+pub use edit::EditError;
 
 /// How deep arrays and objects may be nested.
 pub const DEPTH_MAX: usize = 128;
@@ -24,26 +32,6 @@ pub struct Json(Bytes);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(String);
-
-/// Why an edit cannot be made.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EditError {
-    /// The pointer does not follow RFC 6901.
-    #[error("`{0}` is not a JSON Pointer: it is empty or begins with `/`")]
-    Pointer(String),
-    /// The value is not JSON, or would be nested too deep at its place.
-    #[error("the value for `{pointer}` is not valid JSON: {why}")]
-    Value { pointer: String, why: String },
-    /// There is no object or array that could hold the value.
-    #[error("`{0}` is not inside an object or an array of the data")]
-    NoParent(String),
-    /// An array has no such index and it is not the next one.
-    #[error("`{0}` is beyond the end of its array")]
-    Index(String),
-    /// The data as a whole cannot be removed by an edit.
-    #[error("the data as a whole cannot be removed")]
-    RemoveAll,
-}
 
 impl Json {
     /// Takes bytes that are one JSON value, white space around it included.
@@ -221,228 +209,6 @@ impl<'de> Visitor<'de> for Check {
 
 #[derive(serde::Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// The tokens of a JSON Pointer, unescaped; none where it is not one.
-fn tokens(pointer: &str) -> Option<impl Iterator<Item = Cow<'_, str>>> {
-    if !pointer.is_empty() && !pointer.starts_with('/') {
-        return None;
-    }
-    Some(pointer.split('/').skip(1).map(|token| {
-        if token.contains('~') {
-            Cow::Owned(token.replace("~1", "/").replace("~0", "~"))
-        } else {
-            Cow::Borrowed(token)
-        }
-    }))
-}
-
-/// Where a token of a pointer leads from a container.
-enum Place {
-    There {
-        entry: Range<usize>,
-        value: Range<usize>,
-        comma: Option<usize>,
-    },
-    /// It could be added here; `first` when the container is empty.
-    Absent {
-        at: usize,
-        first: bool,
-        object: bool,
-    },
-    /// The value is no container, or the array has no such index.
-    Nowhere,
-}
-
-fn place(text: &[u8], container: usize, token: &str) -> Place {
-    let object = match text[container] {
-        b'{' => true,
-        b'[' => false,
-        _ => return Place::Nowhere,
-    };
-    let index = if object { None } else { array_index(token) };
-    let mut comma = None;
-    let mut end = None;
-    let mut count = 0;
-    for entry in Entries::of(text, container) {
-        let found =
-            if object { is_key(&text[entry.key.clone()], token) } else { index == Some(count) };
-        if found {
-            let start = if object { entry.key.start } else { entry.value.start };
-            return Place::There { entry: start..entry.value.end, value: entry.value, comma };
-        }
-        end = Some(entry.value.end);
-        comma = Some(skip_space(text, entry.value.end));
-        count += 1;
-    }
-    if object || token == "-" || index == Some(count) {
-        Place::Absent { at: end.unwrap_or(container + 1), first: end.is_none(), object }
-    } else {
-        Place::Nowhere
-    }
-}
-
-fn array_index(token: &str) -> Option<usize> {
-    let canonical = token == "0" || !token.starts_with('0');
-    (canonical && token.bytes().all(|it| it.is_ascii_digit())).then(|| token.parse().ok()).flatten()
-}
-
-fn is_key(quoted: &[u8], token: &str) -> bool {
-    let raw = &quoted[1..quoted.len() - 1];
-    raw == token.as_bytes() && !token.contains('\\')
-        || memchr::memchr(b'\\', raw).is_some() && unescaped(quoted) == token
-}
-
-fn unescaped(quoted: &[u8]) -> String {
-    serde_json::from_slice(quoted).expect("a key of valid JSON is a valid string")
-}
-
-fn edit(text: &mut Vec<u8>, pointer: &str, value: Option<&str>) -> Result<(), EditError> {
-    let mut tokens =
-        tokens(pointer).ok_or_else(|| EditError::Pointer(pointer.to_owned()))?.peekable();
-    let mut depth = 0;
-    let mut at = 0;
-    let mut last = Place::There { entry: 0..text.len(), value: 0..text.len(), comma: None };
-    while let Some(token) = tokens.next() {
-        depth += 1;
-        last = place(text, at, &token);
-        match &last {
-            Place::There { value, .. } => at = value.start,
-            Place::Absent { .. } | Place::Nowhere if value.is_none() => return Ok(()),
-            Place::Absent { at, first, object } if tokens.peek().is_none() => {
-                let value = checked(pointer, value.unwrap_or_default(), depth)?;
-                let comma = if *first { "" } else { "," };
-                let new = if *object {
-                    format!("{comma}{}:{value}", serde_json::Value::from(&*token))
-                } else {
-                    format!("{comma}{value}")
-                };
-                text.splice(*at..*at, new.into_bytes());
-                return Ok(());
-            }
-            Place::Absent { .. } => return Err(EditError::NoParent(pointer.to_owned())),
-            Place::Nowhere if text[at] == b'[' => return Err(EditError::Index(pointer.to_owned())),
-            Place::Nowhere => return Err(EditError::NoParent(pointer.to_owned())),
-        }
-    }
-    let Place::There { entry, value: old, comma } = last else {
-        unreachable!("every other place returned above");
-    };
-    match value {
-        Some(value) => {
-            let value = checked(pointer, value, depth)?;
-            text.splice(old, value.bytes());
-        }
-        None if pointer.is_empty() => return Err(EditError::RemoveAll),
-        None => {
-            text.drain(with_comma(text, entry, comma));
-        }
-    }
-    Ok(())
-}
-
-/// An entry goes together with the comma before it; the first one with the comma after it.
-fn with_comma(text: &[u8], entry: Range<usize>, comma_before: Option<usize>) -> Range<usize> {
-    let after = skip_space(text, entry.end);
-    match comma_before {
-        Some(comma) => comma..entry.end,
-        None if text[after] == b',' => entry.start..skip_space(text, after + 1),
-        None => entry,
-    }
-}
-
-fn checked<'a>(pointer: &str, value: &'a str, depth: usize) -> Result<&'a str, EditError> {
-    check(value.as_bytes(), DEPTH_MAX.saturating_sub(depth))
-        .map_err(|err| EditError::Value { pointer: pointer.to_owned(), why: err.to_string() })?;
-    Ok(value.trim())
-}
-
-/// The members of an object, or the items of an array.
-struct Entries<'a> {
-    text: &'a [u8],
-    object: bool,
-    at: usize,
-}
-
-struct Entry {
-    /// With its quotes; empty for an item.
-    key: Range<usize>,
-    value: Range<usize>,
-}
-
-impl Entries<'_> {
-    fn of(text: &[u8], container: usize) -> Entries<'_> {
-        Entries { text, object: text[container] == b'{', at: container + 1 }
-    }
-}
-
-impl Iterator for Entries<'_> {
-    type Item = Entry;
-
-    fn next(&mut self) -> Option<Entry> {
-        let mut at = skip_space(self.text, self.at);
-        if self.text[at] == b',' {
-            at = skip_space(self.text, at + 1);
-        }
-        if matches!(self.text[at], b'}' | b']') {
-            return None;
-        }
-        let mut key = at..at;
-        if self.object {
-            key.end = skip_string(self.text, at);
-            let colon = skip_space(self.text, key.end);
-            at = skip_space(self.text, colon + 1);
-        }
-        self.at = skip_value(self.text, at);
-        Some(Entry { key, value: at..self.at })
-    }
-}
-
-fn skip_space(text: &[u8], at: usize) -> usize {
-    at + text[at..].iter().take_while(|it| matches!(it, b' ' | b'\t' | b'\n' | b'\r')).count()
-}
-
-/// From the opening quote to behind the closing one.
-fn skip_string(text: &[u8], quote: usize) -> usize {
-    let mut at = quote + 1;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', &text[at..]).expect("a string of valid JSON ends");
-        match text[at] {
-            b'"' => return at + 1,
-            _ => at += 2,
-        }
-    }
-}
-
-fn skip_value(text: &[u8], at: usize) -> usize {
-    match text[at] {
-        b'"' => skip_string(text, at),
-        b'{' | b'[' => skip_container(text, at),
-        _ => {
-            let ends = |it: &u8| matches!(it, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-            text[at..].iter().position(ends).map_or(text.len(), |length| at + length)
-        }
-    }
-}
-
-fn skip_container(text: &[u8], bracket: usize) -> usize {
-    let mut depth = 0;
-    let mut at = bracket;
-    loop {
-        match text[at] {
-            b'"' => {
-                at = skip_string(text, at);
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
-            _ => {}
-        }
-        at += 1;
-        if depth == 0 {
-            return at;
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
