@@ -18,7 +18,8 @@ demo: setup ## Show a router at work
 test: setup ## Run all tests
 	@scripts/test
 
-lint: setup ## Check the formatting, and clippy natively and for the plugins
+lint: ## Check the formatting, and clippy natively and for the plugins
+	@scripts/setup lint
 	@scripts/lint
 
 ci: ## What is run before anything lands
