@@ -138,6 +138,20 @@ async fn a_search_through_much_data_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_has_a_budget_for_all_its_runs() {
+    let yard = yard().await;
+    let endpoint = Endpoint::start().await;
+    // Each of 64 parts would take some 10 ms, which is within the budget of a run.
+    let steps = json!([misbehave("split", "64"), misbehave("spin", "20000000")]);
+    yard.subscribe(&endpoint, json!({"steps": steps})).await;
+    yard.publish("t", json!({})).await;
+    let failed = yard.await_deliveries("state=failed", 1).await;
+    let reason = &failed[0]["reason"];
+    assert_eq!(reason["code"], "plugin-timeout");
+    assert!(reason["detail"].as_str().unwrap().contains("125 ms"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drop_is_a_decision_and_a_chatty_plugin_is_cut_short() {
     let yard = yard().await;
     let mut endpoint = Endpoint::start().await;

@@ -64,20 +64,28 @@ pub struct Ready {
     pub unrecorded: Option<Arc<Unrecorded>>,
 }
 
-/// Counts an event's deliveries that the store does not know yet.
+/// Knows when the store knows all deliveries of an event.
 #[derive(Debug)]
 pub struct Unrecorded {
     tenant: Tenant,
     event_seq: u64,
+    /// One for the routing of the event, and one for each delivery.
     left: AtomicUsize,
 }
 
 impl Unrecorded {
-    pub fn new(tenant: Tenant, event_seq: u64, left: usize) -> Unrecorded {
-        Unrecorded { tenant, event_seq, left: AtomicUsize::new(left) }
+    /// The event is being routed.
+    pub fn new(tenant: Tenant, event_seq: u64) -> Unrecorded {
+        Unrecorded { tenant, event_seq, left: AtomicUsize::new(1) }
     }
 
-    /// To be called when one of them is handed to the store. After the last one, the event is routed.
+    /// There is another delivery that has to be recorded.
+    pub fn one_more(&self) {
+        self.left.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// To be called when a delivery is handed to the store, or when the routing ends. What the last of
+    /// them answers has to be handed over after it.
     pub fn one_recorded(&self) -> Option<Record> {
         let last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
         last.then(|| Record::Routed { tenant: self.tenant.clone(), seq: self.event_seq })

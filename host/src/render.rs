@@ -1,6 +1,7 @@
 //! An event and a rendering make bodies. A pure function: the same bytes today, after a restart, on
 //! another node.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -74,11 +75,19 @@ pub fn render(
         format: &rendering.format,
         locale: rendering.locale.as_deref(),
     };
-    Ok(match runtime.run(event, &rendering.steps, &addressee)? {
-        Outcome::Deliver(parts) => {
-            Rendered::Bodies(parts.iter().map(|it| format.encode(event, it, rendering)).collect())
-        }
-        Outcome::Drop(reason) => Rendered::Filtered(reason),
-        Outcome::Fail(reason) => Rendered::Failed(reason),
+    let rendered = catch_unwind(AssertUnwindSafe(|| {
+        Ok(match runtime.run(event, &rendering.steps, &addressee)? {
+            Outcome::Deliver(parts) => {
+                let bodies = parts.iter().map(|it| format.encode(event, it, rendering));
+                Rendered::Bodies(bodies.collect())
+            }
+            Outcome::Drop(reason) => Rendered::Filtered(reason),
+            Outcome::Fail(reason) => Rendered::Failed(reason),
+        })
+    }));
+    // A bug of ours, or of the engine, is the end of this delivery and of nothing else.
+    rendered.unwrap_or_else(|_| {
+        tracing::error!(event = %event.id, "rendering panicked");
+        Ok(Rendered::Failed(Reason::new("internal", "a bug of the router; its log says more")))
     })
 }

@@ -106,7 +106,10 @@ async fn prune(app: Arc<App>, stop: watch::Receiver<bool>) {
     };
     loop {
         let more = match app.store.prune(clock::now_ms(), retention).await {
-            Ok(more) => more,
+            Ok(pruned) => {
+                app.prune_index(pruned.revision);
+                pruned.more
+            }
             Err(err) => {
                 tracing::warn!(%err, "cannot forget what is old; trying again");
                 false

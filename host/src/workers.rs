@@ -86,6 +86,12 @@ impl Workers {
         Ok(())
     }
 
+    /// Queues the rest of a task that has had its turn. There is always room for it.
+    pub fn go_on(&self, tenant: &Tenant, work: impl FnOnce() + Send + 'static) {
+        self.shared.lock().push_front(tenant, Box::new(work));
+        self.shared.changed.notify_one();
+    }
+
     /// Ends when a task has been taken after this call: then it is worth trying again.
     pub fn room(&self) -> impl Future<Output = ()> + '_ {
         let mut taken = Box::pin(self.shared.taken.notified());
@@ -142,19 +148,29 @@ impl Queue {
         if self.bytes + bytes > BYTES_MAX && self.bytes > 0 {
             return Err(Full);
         }
+        if self.tenants.get(tenant).is_some_and(|lane| lane.tasks.len() >= TENANT_TASKS_MAX) {
+            return Err(Full);
+        }
+        self.lane(tenant).tasks.push_back((work, bytes));
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// In front of the tenant's other tasks.
+    fn push_front(&mut self, tenant: &Tenant, work: Work) {
+        self.lane(tenant).tasks.push_front((work, 0));
+    }
+
+    /// The lane of a tenant that is about to have a task.
+    fn lane(&mut self, tenant: &Tenant) -> &mut Lane {
         // Who was away has saved nothing up.
         let least = self.order.first().map_or(Duration::ZERO, |(had, _)| *had);
         let lane = self.tenants.entry(tenant.clone()).or_default();
-        if lane.tasks.len() == TENANT_TASKS_MAX {
-            return Err(Full);
-        }
         if lane.tasks.is_empty() {
             lane.had = lane.had.max(least);
             self.order.insert((lane.had, tenant.clone()));
         }
-        lane.tasks.push_back((work, bytes));
-        self.bytes += bytes;
-        Ok(())
+        lane
     }
 
     fn pop(&mut self) -> Option<(Tenant, Work)> {

@@ -36,10 +36,11 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// Finds the plugin of each step and checks its configuration. Violations point below `field`.
+/// Finds the plugin of each step and checks its configuration. Violations point below `field`. Without
+/// a tenant, the plugins are shared ones: a format's own steps are not to be hidden by a tenant's plugin.
 async fn pin(
     app: &App,
-    tenant: &Tenant,
+    tenant: Option<&Tenant>,
     field: &str,
     steps: &[StepRef],
 ) -> Result<Vec<Step>, Refusal> {

@@ -11,7 +11,7 @@ use crate::event::{Tenant, Violation};
 use crate::formats::Refusal;
 use crate::plugin::{Digest, Manifest, PluginName, PluginRef, PluginVersion};
 use crate::schemas::Schema;
-use crate::subscription::{StepRef, Subscription};
+use crate::subscription::Subscription;
 use crate::wasm::{self, STANDARD_PLUGINS, Uploaded};
 
 /// How long the texts of a manifest may be, in bytes.
@@ -117,30 +117,29 @@ fn check_manifest(manifest: &Manifest) -> Result<(), wasm::Refusal> {
 
 /// The subscriptions that follow the name, with the new version in their renderings.
 async fn follow(app: &App, version: &PluginVersion) -> Result<Vec<Subscription>, UploadRefusal> {
-    let followers = app.store.followers(version.tenant.as_ref(), &version.name).await?;
     let name = PluginRef::Name(version.name.clone());
-    let mut changed = Vec::with_capacity(followers.len());
+    let mut changed = Vec::new();
     let mut violations = Vec::new();
-    for mut it in followers {
+    for mut it in app.store.followers(version.tenant.as_ref(), &version.name).await? {
         let mut rendering = (*it.rendering).clone();
-        let refs: Vec<&StepRef> = it.format_steps.iter().chain(&it.steps).collect();
-        assert_eq!(refs.len(), rendering.steps.len(), "each step is pinned");
-        let mut broken = false;
-        for (pinned, asked) in rendering.steps.iter_mut().zip(refs) {
-            if asked.plugin != name {
-                continue;
-            }
-            match check_configuration(app, version, "", &asked.config).await? {
-                Ok(step) => *pinned = step,
-                Err(wrong) => {
-                    broken = true;
-                    let whose =
-                        |v: Violation| Violation::new(format!("{}{}", it.id, v.field), v.detail);
-                    violations.extend(wrong.into_iter().map(whose));
-                }
+        assert_eq!(rendering.steps.len(), it.format_steps.len() + it.steps.len(), "all are pinned");
+        // A format's own steps follow shared plugins, and the subscriber's follow what its tenant sees.
+        let of_format = version.tenant.is_none().then_some(&it.format_steps);
+        let own = sees(app, &it.tenant, version).await?.then_some(&it.steps);
+        let followed = of_format.into_iter().flatten().enumerate().chain(
+            own.into_iter()
+                .flatten()
+                .enumerate()
+                .map(|(at, step)| (at + it.format_steps.len(), step)),
+        );
+        let before = violations.len();
+        for (at, step) in followed.filter(|(_, step)| step.plugin == name) {
+            match check_configuration(app, version, &it.id.to_string(), &step.config).await? {
+                Ok(pinned) => rendering.steps[at] = pinned,
+                Err(wrong) => violations.extend(wrong),
             }
         }
-        if !broken && rendering != *it.rendering {
+        if violations.len() == before && rendering != *it.rendering {
             it.rendering_hash = rendering.hash();
             it.rendering = Arc::new(rendering);
             it.updated_at_ms = version.created_at_ms;
@@ -148,4 +147,10 @@ async fn follow(app: &App, version: &PluginVersion) -> Result<Vec<Subscription>,
         }
     }
     if violations.is_empty() { Ok(changed) } else { Err(UploadRefusal::Followers(violations)) }
+}
+
+/// Whether the tenant means this plugin by its name: its own one hides a shared one.
+async fn sees(app: &App, tenant: &Tenant, version: &PluginVersion) -> Result<bool, Refusal> {
+    let seen = app.store.plugin_versions(Some(tenant), &version.name).await?;
+    Ok(version.tenant.is_some() || seen.iter().all(|it| it.tenant.is_none()))
 }

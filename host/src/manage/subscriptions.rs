@@ -223,9 +223,9 @@ async fn render_anew(
     locale: Option<String>,
 ) -> Result<(), Refusal> {
     let format = app.format(it.format);
-    let own = pin(app, &it.tenant, "/steps", &it.steps).await?;
+    let own = pin(app, Some(&it.tenant), "/steps", &it.steps).await?;
     let addressed = format.names_subscription() || !own.is_empty();
-    let mut steps = pin(app, &it.tenant, "", &it.format_steps).await?;
+    let mut steps = pin(app, None, "", &it.format_steps).await?;
     steps.extend(own);
     let rendering = Rendering {
         format: format.name().to_owned(),

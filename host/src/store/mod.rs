@@ -132,6 +132,15 @@ pub struct Retention {
     pub bytes_max: u64,
 }
 
+/// What came of [`Store::prune`].
+#[derive(Clone, Copy, Debug)]
+pub struct Pruned {
+    /// There is more to forget.
+    pub more: bool,
+    /// States of subscriptions that ended at or before this revision are asked for by no event.
+    pub revision: u64,
+}
+
 /// Called from the engine's own thread; must not wait.
 pub struct Signals {
     /// Events that have just been committed, in order.
@@ -254,10 +263,15 @@ pub trait Store: Send + Sync {
         name: &PluginName,
     ) -> Result<Vec<PluginVersion>>;
 
-    /// The version that a step of this tenant means.
-    async fn find_plugin(&self, tenant: &Tenant, it: &PluginRef) -> Result<Option<PluginVersion>>;
+    /// The version that a step of this tenant means; without a tenant, among the shared ones.
+    async fn find_plugin(
+        &self,
+        tenant: Option<&Tenant>,
+        it: &PluginRef,
+    ) -> Result<Option<PluginVersion>>;
 
-    /// The subscriptions with a step that follows a name; of one tenant, or of all who see a shared plugin.
+    /// The subscriptions with a step that follows a name: of one tenant, with a step of its own; or, for
+    /// a shared plugin, of all, with any step.
     async fn followers(
         &self,
         tenant: Option<&Tenant>,
@@ -304,8 +318,8 @@ pub trait Store: Send + Sync {
     /// How often plugins dropped events for a subscription.
     async fn filtered(&self, subscription: Uuid) -> Result<u64>;
 
-    /// Forgets some of what is older or more than wanted, and says whether there is more of it.
-    async fn prune(&self, now_ms: i64, retention: Retention) -> Result<bool>;
+    /// Forgets some of what is older or more than wanted.
+    async fn prune(&self, now_ms: i64, retention: Retention) -> Result<Pruned>;
 
     /// Commits what was handed over and ends.
     async fn close(&self);

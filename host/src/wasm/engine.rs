@@ -24,8 +24,13 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The CPU time of all runs for one event and one subscription together: a split may make many.
+    pub(super) fn pipeline_budget(&self) -> Duration {
+        Duration::from_millis(5 * (self.filter_ms + self.transform_ms))
+    }
+
     /// What a run on an event of this size may answer.
-    pub(crate) fn output_bytes(&self, data_bytes: usize) -> usize {
+    pub(super) fn output_bytes(&self, data_bytes: usize) -> usize {
         (4 * data_bytes + 64 * 1024).min(self.output_bytes_max)
     }
 }

@@ -43,7 +43,7 @@ const LOADED_MAX: usize = 4_096;
 pub enum Fault {
     #[error("the plugin trapped: {0}")]
     Trap(String),
-    #[error("the plugin used up its {budget_ms} ms")]
+    #[error("the plugin used up its {budget_ms} ms of CPU time")]
     Time { budget_ms: u128 },
     #[error("the plugin wanted more than {bytes_max} bytes of memory")]
     Memory { bytes_max: usize },

@@ -8,7 +8,7 @@ use super::bindings::hookyard::plugin::types::{
     self, CallContext, Decision, NewData, Output, Verdict,
 };
 use super::imports::SEARCHED_BYTES_MAX;
-use super::run::{Answer, Input};
+use super::run::{Answer, Input, Stopwatch};
 use super::{Fault, Runtime};
 use crate::delivery::Reason;
 use crate::event::{Content, Data, Event};
@@ -63,11 +63,15 @@ impl Runtime {
             locale: addressee.locale.map(str::to_owned),
             received_ms: event.accepted_at_ms.unsigned_abs(),
         };
+        let mut clock = Stopwatch::start(self.limits.pipeline_budget());
         let mut parts = vec![Arc::clone(&event.content)];
         let mut dropped = None;
         for (at, step) in steps.iter().enumerate() {
             let mut next = Vec::new();
             for content in parts {
+                if let Err(fault) = clock.check() {
+                    return failed(at, step, fault);
+                }
                 match self.step(event, &content, step, &context) {
                     Ok(Verdict::Pass) => next.push(content),
                     Ok(Verdict::Drop(reason)) => dropped = Some(reason),

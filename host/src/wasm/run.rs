@@ -1,7 +1,7 @@
 //! One run: a fresh instance, what it may ask of the host, and what becomes of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::{InstancePre, Linker};
@@ -16,6 +16,9 @@ use super::imports::SearchedTooMuch;
 use super::{Fault, Runtime};
 use crate::event::{Content, Event};
 use crate::plugin::{Digest, Manifest, World};
+
+/// Before this there is nothing to measure.
+const STOPWATCH_MIN: Duration = Duration::from_millis(1);
 
 /// A plugin that is compiled and linked, ready for runs.
 pub(super) struct Loaded {
@@ -204,6 +207,35 @@ impl Call<'_> {
         run.since = None;
         self.store.set_epoch_deadline(1);
         call(&mut self.store, &self.instance).map_err(|err| fault(&self.store, &err))
+    }
+}
+
+/// The CPU time of a pipeline on this thread.
+pub(super) struct Stopwatch {
+    budget: Duration,
+    start: Instant,
+    /// The thread's CPU time when first looked at: asking for it costs more than most runs.
+    since: Option<Duration>,
+}
+
+impl Stopwatch {
+    pub(super) fn start(budget: Duration) -> Stopwatch {
+        Stopwatch { budget, start: Instant::now(), since: None }
+    }
+
+    /// # Errors
+    ///
+    /// The budget is used up.
+    pub(super) fn check(&mut self) -> Result<(), Fault> {
+        if self.start.elapsed() < STOPWATCH_MIN {
+            return Ok(());
+        }
+        let now = cpu_time();
+        let since = *self.since.get_or_insert(now);
+        if now - since < self.budget {
+            return Ok(());
+        }
+        Err(Fault::Time { budget_ms: self.budget.as_millis() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The delivery log: what became of deliveries, and which are due.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
@@ -30,7 +31,16 @@ pub(super) fn record_all(writing: &mut Writing<'_>, records: &[Record]) -> Resul
 fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
     match record {
         Record::Delivery { tenant, event_seq, delivery } => {
-            record_delivery(writing.connection, tenant, *event_seq, delivery)
+            let mut delivery = Cow::Borrowed(delivery.as_ref());
+            if delivery.state == DeliveryState::Held
+                && is_active(writing.connection, delivery.subscription_id)?
+            {
+                // It was resumed after the delivery had been found to be held.
+                let delivery = delivery.to_mut();
+                delivery.state = DeliveryState::Pending;
+                delivery.due_at_ms = Some(delivery.created_at_ms);
+            }
+            record_delivery(writing.connection, tenant, *event_seq, &delivery)
         }
         Record::Filtered { subscription, at_ms } => {
             let mut count = writing.connection.prepare_cached(
@@ -44,6 +54,14 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn is_active(connection: &Connection, subscription: Uuid) -> Result<bool> {
+    connection
+        .prepare_cached(
+            "select 1 from subscriptions where id = ? and ended is null and state = 'active'",
+        )?
+        .exists(params![subscription.as_bytes()])
 }
 
 /// Inserts a delivery or brings it up to date. What is delivered or dead stays so.

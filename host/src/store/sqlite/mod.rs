@@ -23,8 +23,8 @@ use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
 use super::{
-    Accepted, DeliveryQuery, Due, NewEvent, Record, Result, Retention, Signals, Store, StoreError,
-    SubscriptionVersion, Token, Unrouted,
+    Accepted, DeliveryQuery, Due, NewEvent, Pruned, Record, Result, Retention, Signals, Store,
+    StoreError, SubscriptionVersion, Token, Unrouted,
 };
 use crate::delivery::{Attempt, Delivery};
 use crate::event::{Event, Tenant};
@@ -318,9 +318,13 @@ impl Store for Sqlite {
         self.read(move |reader| plugins::versions(reader, tenant.as_ref(), &name)).await
     }
 
-    async fn find_plugin(&self, tenant: &Tenant, it: &PluginRef) -> Result<Option<PluginVersion>> {
-        let (tenant, it) = (tenant.clone(), it.clone());
-        self.read(move |reader| plugins::find(reader, &tenant, &it)).await
+    async fn find_plugin(
+        &self,
+        tenant: Option<&Tenant>,
+        it: &PluginRef,
+    ) -> Result<Option<PluginVersion>> {
+        let (tenant, it) = (tenant.cloned(), it.clone());
+        self.read(move |reader| plugins::find(reader, tenant.as_ref(), &it)).await
     }
 
     async fn followers(
@@ -400,7 +404,7 @@ impl Store for Sqlite {
         self.read(move |reader| log::filtered(reader, subscription)).await
     }
 
-    async fn prune(&self, now_ms: i64, retention: Retention) -> Result<bool> {
+    async fn prune(&self, now_ms: i64, retention: Retention) -> Result<Pruned> {
         self.write(move |writing| Ok(retention::prune(writing, now_ms, retention)?)).await
     }
 

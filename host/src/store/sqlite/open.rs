@@ -1,6 +1,7 @@
 //! Opens the file and brings its tables up to date.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ pub(super) fn lock(path: &Path) -> anyhow::Result<File> {
 }
 
 pub(super) fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connection> {
+    if !path.exists() {
+        // What is in it is for us alone. SQLite gives the files beside it the same rights.
+        File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    }
     let connection = Connection::open_with_flags(path, flags)
         .map_err(|err| anyhow::anyhow!("cannot open `{}`: {err}", path.display()))?;
     connection.busy_timeout(Duration::from_secs(5))?;

@@ -107,12 +107,12 @@ pub(super) fn versions(
 
 pub(super) fn find(
     connection: &Connection,
-    tenant: &Tenant,
+    tenant: Option<&Tenant>,
     it: &PluginRef,
 ) -> Result<Option<PluginVersion>> {
     match it {
         PluginRef::Name(name) => {
-            let found = versions(connection, Some(tenant), name)?;
+            let found = versions(connection, tenant, name)?;
             Ok(found.into_iter().find(|version| version.current))
         }
         PluginRef::Digest(digest) => {
@@ -121,7 +121,7 @@ pub(super) fn find(
                  where plugin_versions.digest = ? and tenant in (?, '')
                  order by tenant desc limit 1"
             ))?;
-            find.query_row(params![digest.0, tenant.as_str()], read).optional()
+            find.query_row(params![digest.0, owner(tenant)], read).optional()
         }
     }
 }

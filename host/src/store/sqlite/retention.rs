@@ -3,15 +3,14 @@
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::writer::Writing;
-use crate::store::Retention;
+use crate::store::{Pruned, Retention};
 
 /// How many rows of a kind are looked at in one transaction, so that none of them takes long.
 const ROWS_MAX: usize = 500;
 /// How many free pages are given back to the file system in one transaction.
 const PAGES_MAX: u32 = 2_000;
 
-/// Answers whether there is more to forget.
-pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) -> Result<bool> {
+pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) -> Result<Pruned> {
     let connection = writing.connection;
     let routed = writing.known.routed_upto();
     let mut payloads_before = now_ms - retention.payloads_ms;
@@ -25,15 +24,15 @@ pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) ->
     connection
         .prepare_cached("delete from filtered where minute < ? / 60000")?
         .execute(params![attempts_before])?;
-    forget_states(connection, routed)?;
+    let revision = forget_states(connection, routed)?;
     connection.execute_batch(&format!("pragma incremental_vacuum({PAGES_MAX})"))?;
-    Ok(more)
+    Ok(Pruned { more, revision })
 }
 
 const NEEDED: &str = "exists (select 1 from deliveries where deliveries.event_seq = events.seq
                               and deliveries.state in ('pending', 'retrying', 'held'))";
 
-/// Goes forward through the events, once. What is needed when it is passed goes with its event.
+/// Answers whether there is more to forget, as the next two do. Goes forward through the events, once. What is needed when it is passed goes with its event.
 fn forget_payloads(connection: &Connection, before_ms: i64, routed: u64) -> Result<bool> {
     let done: u64 = connection
         .query_row("select value from meta where name = 'payloads'", (), |row| row.get(0))
@@ -83,16 +82,20 @@ fn forget_events(connection: &Connection, before_ms: i64, routed: u64) -> Result
     Ok(forgotten == ROWS_MAX)
 }
 
-/// Ended states of subscriptions that no unrouted event can ask for.
-fn forget_states(connection: &Connection, routed: u64) -> Result<()> {
-    connection
+/// Ended states of subscriptions that no unrouted event can ask for. Answers with the revision of the
+/// first such event.
+fn forget_states(connection: &Connection, routed: u64) -> Result<u64> {
+    let revision = connection
         .prepare_cached(
-            "delete from subscriptions where ended <= coalesce(
+            "select coalesce(
                  (select revision from events where seq > ? order by seq limit 1),
                  (select value from meta where name = 'revision'))",
         )?
-        .execute(params![routed])?;
-    Ok(())
+        .query_row(params![routed], |row| row.get(0))?;
+    connection
+        .prepare_cached("delete from subscriptions where ended <= ?")?
+        .execute(params![revision])?;
+    Ok(revision)
 }
 
 fn bytes(connection: &Connection) -> Result<u64> {

@@ -300,19 +300,15 @@ pub(super) fn followers(
     tenant: Option<&Tenant>,
     name: &PluginName,
 ) -> Result<Vec<Subscription>> {
-    let follows = "exists (select 1 from json_each(steps) where value ->> 'plugin' = ?1)
-         or exists (select 1 from json_each(format_steps) where value ->> 'plugin' = ?1)";
-    // A shared plugin is not what a tenant with its own of the name means.
-    let whose = match tenant {
-        Some(_) => "tenant = ?2",
-        None => {
-            "?2 is null and not exists
-             (select 1 from plugins where plugins.tenant = subscriptions.tenant and name = ?1)"
-        }
+    let follows = |steps: &str| {
+        format!("exists (select 1 from json_each({steps}) where value ->> 'plugin' = ?1)")
     };
-    let condition = format!("ended is null and ({whose}) and ({follows})");
-    let values = params![name.as_str(), tenant.map(Tenant::as_str)];
-    query(connection, key, &condition, values)
+    let (own, formats) = (follows("steps"), follows("format_steps"));
+    let condition = match tenant {
+        Some(_) => format!("ended is null and tenant = ?2 and {own}"),
+        None => format!("ended is null and ?2 is null and ({own} or {formats})"),
+    };
+    query(connection, key, &condition, params![name.as_str(), tenant.map(Tenant::as_str)])
 }
 
 pub(super) fn changes(

@@ -1,0 +1,219 @@
+//! One event on its way: who wants it, what each of them gets, and who is told.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::{READ_AGAIN, Router};
+use crate::app::{App, Ready, Signal, Unrecorded};
+use crate::clock;
+use crate::delivery::{Delivery, DeliveryState, Reason, delivery_id};
+use crate::event::Event;
+use crate::plugin::Digest;
+use crate::render::{Body, Rendered, render};
+use crate::store::{Record, Unrouted};
+use crate::subscription::{State, Subscription};
+
+/// How long a worker stays with one event. Then others have their turn.
+const TURN: Duration = Duration::from_millis(10);
+/// How often a plugin that could not be run is tried again, and how long after.
+const RUN_AGAIN: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1_600)];
+
+/// See the head of this module.
+pub(super) struct Routing {
+    router: Arc<Router>,
+    app: Arc<App>,
+    event: Arc<Event>,
+    seq: u64,
+    /// What was recorded when the event was routed before, in part.
+    recorded: HashSet<Uuid>,
+    remaining: std::vec::IntoIter<Arc<Subscription>>,
+    /// What is the same for several subscriptions.
+    rendered: HashMap<Digest, Rendered>,
+    /// Holds the event until all of its deliveries are counted.
+    unrecorded: Arc<Unrecorded>,
+    now_ms: i64,
+}
+
+/// What is handed over at the end of a turn.
+#[derive(Default)]
+struct Out {
+    records: Vec<Record>,
+    ready: Vec<Ready>,
+    held: Vec<Uuid>,
+}
+
+impl Routing {
+    /// `again`: the event may have been routed in part before.
+    pub(super) fn begin(router: Arc<Router>, app: Arc<App>, it: Unrouted, again: bool) -> Routing {
+        let event = it.event;
+        while !app.knows(event.revision) {
+            if let Err(err) = router.handle.block_on(app.catch_up()) {
+                tracing::warn!(%err, "cannot read subscriptions; trying again");
+                std::thread::sleep(READ_AGAIN);
+            }
+        }
+        let recorded = if again { recorded(&router, &app, &event) } else { HashSet::new() };
+        let remaining = app.index().matching(&event).into_iter();
+        Routing {
+            unrecorded: Arc::new(Unrecorded::new(event.tenant.clone(), it.seq)),
+            rendered: HashMap::new(),
+            now_ms: clock::now_ms(),
+            seq: it.seq,
+            router,
+            app,
+            event,
+            recorded,
+            remaining,
+        }
+    }
+
+    /// Takes a turn, and waits for another one when there is more to do.
+    pub(super) fn go_on(mut self) {
+        let start = Instant::now();
+        let mut out = Out::default();
+        while let Some(subscription) = self.remaining.next() {
+            self.render_for(&subscription, &mut out);
+            if start.elapsed() > TURN && self.remaining.len() > 0 {
+                self.hand_over(out);
+                let (app, tenant) = (Arc::clone(&self.app), self.event.tenant.clone());
+                app.workers.go_on(&tenant, move || self.go_on());
+                return;
+            }
+        }
+        out.records.extend(self.unrecorded.one_recorded());
+        self.hand_over(out);
+    }
+
+    fn render_for(&mut self, subscription: &Subscription, out: &mut Out) {
+        // Only what does not depend on the subscription can be the same for others.
+        let shared = subscription.rendering.addressee.is_none();
+        let known = self.rendered.get(&subscription.rendering_hash).cloned();
+        let rendered = known.unwrap_or_else(|| {
+            let rendered = render_patiently(&self.app, &self.event, subscription);
+            if shared {
+                self.rendered.insert(subscription.rendering_hash, rendered.clone());
+            }
+            rendered
+        });
+        match rendered {
+            Rendered::Bodies(bodies) => {
+                for (part, body) in bodies.into_iter().enumerate() {
+                    self.deliver(subscription, part, body, out);
+                }
+            }
+            Rendered::Filtered(reason) => {
+                let at_ms = self.now_ms;
+                let mut delivery = self.delivery(subscription, 0, DeliveryState::Filtered);
+                if self.recorded.contains(&delivery.id) {
+                    return;
+                }
+                out.records.push(Record::Filtered { subscription: subscription.id, at_ms });
+                if self.router.is_sample(subscription.id) {
+                    delivery.reason = Some(reason);
+                    self.record(delivery, out);
+                }
+            }
+            Rendered::Failed(reason) => {
+                let mut delivery = self.delivery(subscription, 0, DeliveryState::Failed);
+                delivery.reason = Some(reason);
+                self.record(delivery, out);
+            }
+        }
+    }
+
+    fn deliver(&self, subscription: &Subscription, part: usize, body: Body, out: &mut Out) {
+        let part = u16::try_from(part).expect("an event has few parts");
+        // The event is for whoever wanted it when it was accepted; what becomes of the delivery is for
+        // the subscription as it is now.
+        let state = match self.app.subscription(subscription.id) {
+            None => DeliveryState::Cancelled,
+            Some(now) if now.state == State::Paused && now.catch_up => DeliveryState::Held,
+            Some(_) => DeliveryState::Pending,
+        };
+        let mut delivery = self.delivery(subscription, part, state);
+        delivery.body = Some(Digest::of(&body.bytes));
+        if state == DeliveryState::Held {
+            out.held.push(subscription.id);
+        }
+        if state != DeliveryState::Pending {
+            self.record(delivery, out);
+        } else if !self.recorded.contains(&delivery.id) {
+            self.unrecorded.one_more();
+            out.ready.push(Ready {
+                tenant: self.event.tenant.clone(),
+                event_seq: self.seq,
+                delivery,
+                body,
+                unrecorded: Some(Arc::clone(&self.unrecorded)),
+            });
+        }
+    }
+
+    fn delivery(&self, subscription: &Subscription, part: u16, state: DeliveryState) -> Delivery {
+        Delivery {
+            id: delivery_id(&self.event, subscription.id, part),
+            event_id: self.event.id,
+            subscription_id: subscription.id,
+            part,
+            rendering: subscription.rendering_hash,
+            body: None,
+            state,
+            reason: None,
+            due_at_ms: None,
+            attempts: 0,
+            last_attempt: None,
+            created_at_ms: self.now_ms,
+        }
+    }
+
+    fn record(&self, delivery: Delivery, out: &mut Out) {
+        if !self.recorded.contains(&delivery.id) {
+            let (tenant, delivery) = (self.event.tenant.clone(), Box::new(delivery));
+            out.records.push(Record::Delivery { tenant, event_seq: self.seq, delivery });
+        }
+    }
+
+    fn hand_over(&self, out: Out) {
+        if !out.records.is_empty() {
+            self.router.handle.block_on(self.app.store.record(out.records));
+        }
+        // When the dispatcher has ended, the event is routed again at the next start.
+        if !out.held.is_empty() {
+            // The subscription may have been resumed in between.
+            let _ = self.app.outgoing.blocking_send(Signal::Changed(out.held));
+        }
+        if !out.ready.is_empty() {
+            let _ = self.app.outgoing.blocking_send(Signal::Ready(out.ready));
+        }
+    }
+}
+
+fn recorded(router: &Router, app: &App, event: &Event) -> HashSet<Uuid> {
+    loop {
+        match router.handle.block_on(app.store.recorded(event)) {
+            Ok(recorded) => return recorded.into_iter().collect(),
+            Err(err) => {
+                tracing::warn!(%err, "cannot read deliveries; trying again");
+                std::thread::sleep(READ_AGAIN);
+            }
+        }
+    }
+}
+
+/// Renders, and tries again for a while where it is not the plugin's fault.
+fn render_patiently(app: &App, event: &Arc<Event>, subscription: &Subscription) -> Rendered {
+    let format = app.format(subscription.format);
+    let once = || render(&app.runtime, format, event, &subscription.rendering);
+    let mut result = once();
+    for wait in RUN_AGAIN {
+        let Err(fault) = &result else { break };
+        tracing::warn!(subscription = %subscription.id, %fault, "a plugin cannot be run; trying again");
+        std::thread::sleep(wait);
+        result = once();
+    }
+    result.unwrap_or_else(|fault| Rendered::Failed(Reason::new(fault.code(), fault.to_string())))
+}
