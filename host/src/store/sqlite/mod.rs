@@ -1,6 +1,7 @@
 //! SQLite: one file, one writer thread, readers beside it.
 
 mod access;
+mod calls;
 mod events;
 mod known;
 mod log;
@@ -11,26 +12,15 @@ mod rows;
 mod subscriptions;
 mod writer;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
-use uuid::Uuid;
 
-use super::{
-    Accepted, DeliveryQuery, Due, NewEvent, Pruned, Record, Result, Retention, Signals, Store,
-    StoreError, SubscriptionVersion, Token, Unrouted,
-};
-use crate::delivery::{Attempt, Delivery};
-use crate::event::{Event, Tenant};
-use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
+use super::{Result, Signals, StoreError};
 use crate::secret::ServerKey;
-use crate::subscription::{SigningSecret, Subscription};
 use open::{connect, lock, migrate};
 use writer::{Job, Writer, Writing};
 
@@ -47,8 +37,6 @@ pub struct Sqlite {
     permits: Semaphore,
     key: Arc<ServerKey>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Held as long as the store is open: only one process routes from a file.
-    _lock: Option<File>,
 }
 
 /// Whether other processes may write to the same file meanwhile.
@@ -87,7 +75,7 @@ impl Sqlite {
         let (jobs, queue) = mpsc::channel();
         let room = Arc::new(Semaphore::new(JOBS_MAX));
         let writer = Writer::new(connection, Arc::clone(&key), signals)?;
-        let thread = writer.start(queue, Arc::clone(&room))?;
+        let thread = writer.start(queue, Arc::clone(&room), lock)?;
         Ok(Sqlite {
             jobs,
             room,
@@ -95,7 +83,6 @@ impl Sqlite {
             permits: Semaphore::new(READERS),
             key,
             thread: Mutex::new(Some(thread)),
-            _lock: lock,
         })
     }
 
@@ -165,258 +152,5 @@ fn unavailable(err: rusqlite::Error) -> StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(err: rusqlite::Error) -> StoreError {
         unavailable(err)
-    }
-}
-
-#[async_trait]
-impl Store for Sqlite {
-    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Job::Accept { events, reply }).await?;
-        answer.await.map_err(|_| not_written())?
-    }
-
-    async fn record(&self, records: Vec<Record>) {
-        // A closed store has been asked to forget; the deliveries are due again at the next start.
-        let _ = self.send(Job::Record(records)).await;
-    }
-
-    async fn flush(&self) {
-        let (reply, answer) = oneshot::channel();
-        if self.send(Job::Flush(reply)).await.is_ok() {
-            let _ = answer.await;
-        }
-    }
-
-    async fn unrouted_tenants(&self) -> Result<Vec<(Tenant, u64)>> {
-        self.write(|writing| Ok(writing.known.unrouted_tenants())).await
-    }
-
-    async fn unrouted(&self, tenant: &Tenant, after: u64, limit: usize) -> Result<Vec<Unrouted>> {
-        let tenant = tenant.clone();
-        let seqs = {
-            let tenant = tenant.clone();
-            self.write(move |writing| Ok(writing.known.unrouted(&tenant, after, limit))).await?
-        };
-        self.read(move |reader| events::unrouted(reader, &seqs)).await
-    }
-
-    async fn recorded(&self, event: &Event) -> Result<Vec<Uuid>> {
-        let (id, at_ms) = (event.id, event.accepted_at_ms);
-        self.read(move |reader| log::recorded(reader, id, at_ms)).await
-    }
-
-    async fn release_claims(&self, now_ms: i64) -> Result<()> {
-        self.write(move |writing| Ok(log::release_claims(writing.connection, now_ms)?)).await
-    }
-
-    async fn backlog(&self) -> Result<Vec<(Uuid, i64)>> {
-        self.read(log::backlog).await
-    }
-
-    async fn claim(&self, subscription: Uuid, now_ms: i64, limit: usize) -> Result<Vec<Due>> {
-        self.write(move |writing| Ok(log::claim(writing.connection, subscription, now_ms, limit)?))
-            .await
-    }
-
-    async fn next_due(&self, subscription: Uuid) -> Result<Option<i64>> {
-        self.read(move |reader| log::next_due(reader, subscription)).await
-    }
-
-    async fn next_number(&self, tenant: &Tenant, format: &'static str) -> Result<u64> {
-        let tenant = tenant.clone();
-        self.write(move |it| Ok(subscriptions::next_number(it.connection, &tenant, format)?)).await
-    }
-
-    async fn create_subscription(
-        &self,
-        it: Subscription,
-        unique: Vec<String>,
-    ) -> Result<Subscription> {
-        self.write(move |writing| subscriptions::create(writing, it, &unique)).await
-    }
-
-    async fn change_subscription(
-        &self,
-        it: Subscription,
-        unique: Option<Vec<String>>,
-    ) -> Result<Subscription> {
-        self.write(move |writing| subscriptions::change(writing, it, unique.as_deref())).await
-    }
-
-    async fn delete_subscription(&self, tenant: &Tenant, id: Uuid) -> Result<Subscription> {
-        let tenant = tenant.clone();
-        self.write(move |writing| subscriptions::delete(writing, &tenant, id)).await
-    }
-
-    async fn rotate_secret(
-        &self,
-        tenant: &Tenant,
-        id: Uuid,
-        secret: SigningSecret,
-        old_until_ms: i64,
-        now_ms: i64,
-    ) -> Result<Subscription> {
-        let tenant = tenant.clone();
-        self.write(move |it| {
-            subscriptions::rotate_secret(it, &tenant, id, &secret, old_until_ms, now_ms)
-        })
-        .await
-    }
-
-    async fn subscription(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Subscription>> {
-        let (tenant, key) = (tenant.clone(), Arc::clone(&self.key));
-        self.read(move |reader| subscriptions::by_id(reader, &key, &tenant, id)).await
-    }
-
-    async fn subscription_by_provider_id(
-        &self,
-        tenant: &Tenant,
-        format: &'static str,
-        provider_id: &str,
-    ) -> Result<Option<Subscription>> {
-        let (tenant, key, id) = (tenant.clone(), Arc::clone(&self.key), provider_id.to_owned());
-        self.read(move |it| subscriptions::by_provider_id(it, &key, &tenant, format, &id)).await
-    }
-
-    async fn subscriptions(
-        &self,
-        tenant: &Tenant,
-        format: Option<&'static str>,
-        after: Option<Uuid>,
-        limit: usize,
-    ) -> Result<Vec<Subscription>> {
-        let (tenant, key) = (tenant.clone(), Arc::clone(&self.key));
-        self.read(move |it| subscriptions::list(it, &key, &tenant, format, after, limit)).await
-    }
-
-    async fn changes(&self, after: u64) -> Result<(u64, Vec<SubscriptionVersion>)> {
-        let key = Arc::clone(&self.key);
-        self.read(move |reader| subscriptions::changes(reader, &key, after)).await
-    }
-
-    async fn add_plugin(
-        &self,
-        version: PluginVersion,
-        file: Bytes,
-        changed: Vec<Subscription>,
-    ) -> Result<()> {
-        self.write(move |writing| plugins::add(writing, &version, &file, changed)).await
-    }
-
-    async fn plugins(&self, tenant: Option<&Tenant>) -> Result<Vec<PluginVersion>> {
-        let tenant = tenant.cloned();
-        self.read(move |reader| plugins::all(reader, tenant.as_ref())).await
-    }
-
-    async fn plugin_versions(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-    ) -> Result<Vec<PluginVersion>> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.read(move |reader| plugins::versions(reader, tenant.as_ref(), &name)).await
-    }
-
-    async fn find_plugin(
-        &self,
-        tenant: Option<&Tenant>,
-        it: &PluginRef,
-    ) -> Result<Option<PluginVersion>> {
-        let (tenant, it) = (tenant.cloned(), it.clone());
-        self.read(move |reader| plugins::find(reader, tenant.as_ref(), &it)).await
-    }
-
-    async fn followers(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-    ) -> Result<Vec<Subscription>> {
-        let (tenant, name, key) = (tenant.cloned(), name.clone(), Arc::clone(&self.key));
-        self.read(move |it| subscriptions::followers(it, &key, tenant.as_ref(), &name)).await
-    }
-
-    async fn plugin_file(&self, digest: Digest) -> Result<Option<Bytes>> {
-        self.read(move |reader| plugins::file(reader, digest)).await
-    }
-
-    async fn create_token(&self, token: Token) -> Result<()> {
-        self.write(move |writing| Ok(access::create_token(writing.connection, &token)?)).await
-    }
-
-    async fn tokens(&self) -> Result<Vec<Token>> {
-        self.read(access::tokens).await
-    }
-
-    async fn token(&self, hash: [u8; 32]) -> Result<Option<Token>> {
-        self.read(move |reader| access::token(reader, hash)).await
-    }
-
-    async fn revoke_token(&self, id: Uuid, now_ms: i64) -> Result<()> {
-        self.write(move |writing| access::revoke_token(writing.connection, id, now_ms)).await
-    }
-
-    async fn tenant_exists(&self, tenant: &Tenant) -> Result<bool> {
-        let tenant = tenant.clone();
-        self.read(move |reader| access::tenant_exists(reader, &tenant)).await
-    }
-
-    async fn put_identities(
-        &self,
-        tenant: &Tenant,
-        profile: &str,
-        ids: Vec<(String, String)>,
-    ) -> Result<()> {
-        let (tenant, profile) = (tenant.clone(), profile.to_owned());
-        self.write(move |writing| Ok(access::put_identities(writing, &tenant, &profile, &ids)?))
-            .await
-    }
-
-    async fn identities(&self, tenant: &Tenant, profile: &str) -> Result<Vec<(String, String)>> {
-        let (tenant, profile) = (tenant.clone(), profile.to_owned());
-        self.read(move |reader| access::identities(reader, &tenant, &profile)).await
-    }
-
-    async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Arc<Event>>> {
-        let tenant = tenant.clone();
-        self.read(move |reader| events::by_id(reader, &tenant, id)).await
-    }
-
-    async fn deliveries(
-        &self,
-        tenant: &Tenant,
-        query: DeliveryQuery,
-    ) -> Result<Vec<(u64, Delivery)>> {
-        let tenant = tenant.clone();
-        self.read(move |reader| log::deliveries(reader, &tenant, &query)).await
-    }
-
-    async fn delivery(
-        &self,
-        tenant: &Tenant,
-        id: Uuid,
-    ) -> Result<Option<(Delivery, Vec<Attempt>)>> {
-        let tenant = tenant.clone();
-        self.read(move |reader| log::delivery(reader, &tenant, id)).await
-    }
-
-    async fn filtered(&self, subscription: Uuid) -> Result<u64> {
-        self.read(move |reader| log::filtered(reader, subscription)).await
-    }
-
-    async fn prune(&self, now_ms: i64, retention: Retention) -> Result<Pruned> {
-        self.write(move |writing| Ok(retention::prune(writing, now_ms, retention)?)).await
-    }
-
-    async fn close(&self) {
-        self.flush().await;
-        let (reply, answer) = oneshot::channel();
-        if self.send(Job::Close(reply)).await.is_ok() {
-            let _ = answer.await;
-        }
-        let thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
     }
 }

@@ -9,15 +9,26 @@ use rusqlite::{Connection, OpenFlags};
 
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_start.sql")];
 
+/// Held as long as the store is open: only one process routes from a file.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file would not do where a child process is just being made: until it runs its
+        // own program it has the file as well. What fails here ends with the process.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Makes sure that there is no other router on the file.
-pub(super) fn lock(path: &Path) -> anyhow::Result<File> {
+pub(super) fn lock(path: &Path) -> anyhow::Result<Lock> {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
     let file = File::create(&lock)?;
     file.try_lock().map_err(|_| {
         anyhow::anyhow!("another router uses `{}`; one file is for one process", path.display())
     })?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
 pub(super) fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connection> {

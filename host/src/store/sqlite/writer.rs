@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::known::Known;
+use super::open::Lock;
 use super::{events, log};
 use crate::secret::ServerKey;
 use crate::store::{Accepted, NewEvent, Record, Result, Signals, StoreError, Unrouted};
@@ -79,13 +80,15 @@ impl Writer {
         })
     }
 
-    /// `room` has a permit for each job that may still be queued.
+    /// `room` has a permit for each job that may still be queued. `lock` is held until the end.
     pub(super) fn start(
         mut self,
         queue: Receiver<Job>,
         room: Arc<Semaphore>,
+        lock: Option<Lock>,
     ) -> std::io::Result<JoinHandle<()>> {
         thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            let _lock = lock;
             while let Some(group) = next_group(&queue) {
                 room.add_permits(group.len());
                 if let Some(closed) = self.write(group) {

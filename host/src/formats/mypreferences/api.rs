@@ -1,75 +1,81 @@
-//! PossibleNOW MyPreferences: webhook event subscriptions of its integration API.
-//!
-//! Facts are from the provider's pages "Create new subscription", "Retrieve subscriptions", "Update
-//! subscription", "Delete subscription", "Events" and "Event payload samples". Where these pages are
-//! silent, the convention is ours and says so.
+//! The subscriptions of the integration API: requests that become drafts, and the answers.
 
 use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::cloudevents::Writer;
-use super::{
-    AfterLast, Answer, Api, Call, Catalogue, Choices, Done, Format, Operation, Policy, Refusal,
-};
-use crate::clock;
-use crate::delivery::DEFAULT_SCHEDULE;
-use crate::event::{Content, Data, Event};
+use super::{AlternateIdShape, MyPreferences, NAME};
+use crate::event::{Violation, is_json_type};
+use crate::formats::{Answer, Api, Call, Catalogue, Done, Operation, Refusal};
 use crate::json::Json;
 use crate::plugin::PluginRef;
-use crate::render::{Body, Rendering};
-use crate::schemas::{self, Schema};
+use crate::schemas::Schema;
 use crate::subscription::{Draft, Filter, State, StepRef, Subscription, TypePattern};
 
-const NAME: &str = "mypreferences";
-/// Texts of the account, for a locale that has none (ours: the page does not say).
-const DEFAULT_LOCALE: &str = "en_US";
-/// What the envelope holds; a plugin cannot write these from the data.
-const ENVELOPE: [&str; 9] = [
-    "Id",
-    "Entity",
-    "EventType",
-    "Name",
-    "Description",
-    "LocaleId",
-    "ClientId",
-    "SubscriptionId",
-    "EventDate",
-];
+/// The provider's pages print no path beside `/Profiles/v4/{clientId}`; the rest is ours.
+const ALL: &str = "/Profiles/v4/{clientId}/Webhooks/Subscriptions";
+const ONE: &str = "/Profiles/v4/{clientId}/Webhooks/Subscriptions/{subscriptionId}";
 
-/// How `AlternateIdType` shows in a delivery. The page says that the alternate id "will be returned
-/// instead of the profileId", which can be read in two ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum AlternateIdShape {
-    /// `AlternateId: {"Type": …, "Id": …}` and no `ProfileId`.
-    Member,
-    /// The value of `ProfileId` is the alternate id.
-    Value,
-}
+impl Api for MyPreferences {
+    fn routes(&self) -> &'static [&'static str] {
+        &[ALL, ONE]
+    }
 
-/// See the head of this module.
-pub struct MyPreferences {
-    catalogue: Catalogue,
-    create: Schema,
-    replace: Schema,
-    alternate_id: AlternateIdShape,
-}
-
-impl MyPreferences {
-    pub fn new(choices: Choices) -> MyPreferences {
-        let schema = |name: &str| {
-            Schema::ours(schemas::file(&format!("{NAME}/{name}.json")), choices.endpoints)
-        };
-        MyPreferences {
-            catalogue: Catalogue::load(NAME),
-            create: schema("create"),
-            replace: schema("replace"),
-            alternate_id: choices.alternate_id,
+    fn operation(&self, call: &Call) -> Result<Operation, Refusal> {
+        let tenant = call.parameters.get("clientId").cloned();
+        let id = || integer(call.parameters.get("subscriptionId").map_or("", String::as_str));
+        match (call.route, &call.method) {
+            (ALL, &Method::POST) => {
+                check_media_type(call)?;
+                let (draft, _) = self.draft(&self.create, &call.body)?;
+                Ok(Operation::Create { tenant, draft: Box::new(draft) })
+            }
+            (ALL, &Method::GET) => match call.query.get("subscriptionId") {
+                Some(id) => Ok(Operation::Read { tenant, id: integer(id)? }),
+                None => Ok(Operation::List { tenant }),
+            },
+            (ALL, _) => Err(Refusal::WrongMethod("GET, POST")),
+            (ONE, &Method::PUT) => {
+                check_media_type(call)?;
+                let id = id()?;
+                let (draft, is_active) = self.draft(&self.replace, &call.body)?;
+                // "Deactivating a subscription will result in its deletion."
+                if is_active {
+                    Ok(Operation::Replace { tenant, id, draft: Box::new(draft) })
+                } else {
+                    Ok(Operation::Delete { tenant, id })
+                }
+            }
+            (ONE, &Method::DELETE) => Ok(Operation::Delete { tenant, id: id()? }),
+            (_, _) => Err(Refusal::WrongMethod("PUT, DELETE")),
         }
     }
 
+    fn answer(&self, call: &Call, outcome: Result<Done, Refusal>) -> Answer {
+        match outcome {
+            Ok(Done::Created(it)) => Answer::json(StatusCode::CREATED, &document(&it, true)),
+            Ok(Done::Replaced(it)) => Answer::json(StatusCode::OK, &document(&it, true)),
+            // The page answers a list, of one when `subscriptionId` is given (ours).
+            Ok(Done::Read(it)) => Answer::json(StatusCode::OK, &json!([document(&it, true)])),
+            Ok(Done::Listed(all)) => {
+                Answer::json(StatusCode::OK, &all.iter().map(|it| document(it, true)).collect())
+            }
+            // An update that deletes answers as an update does.
+            Ok(Done::Deleted(it)) if call.method == Method::PUT => {
+                Answer::json(StatusCode::OK, &document(&it, false))
+            }
+            Ok(Done::Deleted(_)) => Answer::empty(StatusCode::NO_CONTENT),
+            Err(refusal) => refused(&refusal),
+        }
+    }
+
+    fn provider_id(&self, number: u64) -> String {
+        number.to_string()
+    }
+}
+
+impl MyPreferences {
     /// What the format puts in front of the subscriber's own steps.
     fn format_steps(&self, request: &Request) -> Vec<StepRef> {
         let standard = |name: &str, config: Value| StepRef {
@@ -230,172 +236,24 @@ fn check_repetitions(filters: &[Filter]) -> Result<(), Refusal> {
         let first = filters.iter().position(|other| other.types == it.types)?;
         (first < at).then(|| {
             let field = format!("/Subscriptions/{at}/EventType");
-            crate::event::Violation::new(field, format!("is already at /Subscriptions/{first}"))
+            Violation::new(field, format!("is already at /Subscriptions/{first}"))
         })
     });
     let violations: Vec<_> = repeated.collect();
     if violations.is_empty() { Ok(()) } else { Err(Refusal::Invalid(violations)) }
 }
 
-impl Format for MyPreferences {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn catalogue(&self) -> Option<&Catalogue> {
-        Some(&self.catalogue)
-    }
-
-    fn encoding(&self) -> u16 {
-        1
-    }
-
-    fn names_subscription(&self) -> bool {
-        true
-    }
-
-    /// The envelope is ours (the pages describe its members and print none): event information, then
-    /// `ProfileId` or `AlternateId`, `Data` and `PreviousData` as the pipeline left them.
-    fn encode(&self, event: &Event, content: &Content, rendering: &Rendering) -> Body {
-        let it = &content.attributes;
-        let event_type = self.catalogue.get(&it.event_type);
-        let locale = rendering.locale.as_deref().unwrap_or(DEFAULT_LOCALE);
-        let texts = event_type.and_then(|event_type| {
-            let texts = |locale: &str| event_type.texts.get_key_value(locale);
-            texts(locale).or_else(|| texts(DEFAULT_LOCALE))
-        });
-        // A part of a split keeps the number that the split gave it.
-        let part = it.id.strip_prefix(&*event.content.attributes.id).unwrap_or_default();
-
-        let size = content.data.as_ref().map_or(0, |data| data.bytes().len());
-        let mut body = Writer { out: Vec::with_capacity(size + 512) };
-        body.out.extend_from_slice(format!(r#"{{"Id":"{}{part}""#, event.id).as_bytes());
-        body.text("Entity", event_type.map_or("", |it| &it.entity));
-        body.text("EventType", &it.event_type);
-        if let Some((locale, texts)) = texts {
-            body.text("Name", &texts.name);
-            body.text("Description", &texts.description);
-            body.text("LocaleId", locale);
-        }
-        body.text("ClientId", event.tenant.as_str());
-        if let Some(recipient) = &rendering.addressee {
-            body.raw("SubscriptionId", recipient.provider_id.as_bytes());
-        }
-        let accepted = || clock::rfc3339(event.accepted_at_ms);
-        body.text("EventDate", it.time.clone().unwrap_or_else(accepted).as_str());
-        match &content.data {
-            Some(Data::Json(json)) => match json.members() {
-                Some(members) => {
-                    for (name, value) in members.filter(|(name, _)| !ENVELOPE.contains(&&**name)) {
-                        body.raw(&name, value.bytes());
-                    }
-                }
-                None => body.raw("Data", json.bytes()),
-            },
-            Some(Data::Text(bytes) | Data::Binary(bytes)) => {
-                body.text("Data", &String::from_utf8_lossy(bytes));
-            }
-            None => {}
-        }
-        body.out.push(b'}');
-        Body { bytes: body.out.into(), content_type: "application/json" }
-    }
-
-    /// Ours: the pages say nothing of retries, so the ladder of Standard Webhooks and then a pause.
-    fn policy(&self) -> Policy {
-        Policy {
-            timeout: std::time::Duration::from_secs(15),
-            schedule: &DEFAULT_SCHEDULE,
-            after_last: AfterLast::Pause,
-        }
-    }
-
-    /// The subject, or else `ProfileId`.
-    fn profile(&self, content: &Content) -> Option<String> {
-        content.attributes.subject.clone().or_else(|| match &content.data {
-            Some(Data::Json(json)) => json.get("/ProfileId").map(|it| it.text().to_owned()),
-            Some(Data::Text(_) | Data::Binary(_)) | None => None,
-        })
-    }
-
-    fn api(&self) -> Option<&dyn Api> {
-        Some(self)
-    }
-}
-
-/// The provider's pages print no path beside `/Profiles/v4/{clientId}`; the rest is ours.
-const ALL: &str = "/Profiles/v4/{clientId}/Webhooks/Subscriptions";
-const ONE: &str = "/Profiles/v4/{clientId}/Webhooks/Subscriptions/{subscriptionId}";
-
-impl Api for MyPreferences {
-    fn routes(&self) -> &'static [&'static str] {
-        &[ALL, ONE]
-    }
-
-    fn operation(&self, call: &Call) -> Result<Operation, Refusal> {
-        let tenant = call.parameters.get("clientId").cloned();
-        let id = || integer(call.parameters.get("subscriptionId").map_or("", String::as_str));
-        match (call.route, &call.method) {
-            (ALL, &Method::POST) => {
-                check_media_type(call)?;
-                let (draft, _) = self.draft(&self.create, &call.body)?;
-                Ok(Operation::Create { tenant, draft: Box::new(draft) })
-            }
-            (ALL, &Method::GET) => match call.query.get("subscriptionId") {
-                Some(id) => Ok(Operation::Read { tenant, id: integer(id)? }),
-                None => Ok(Operation::List { tenant }),
-            },
-            (ALL, _) => Err(Refusal::WrongMethod("GET, POST")),
-            (ONE, &Method::PUT) => {
-                check_media_type(call)?;
-                let id = id()?;
-                let (draft, is_active) = self.draft(&self.replace, &call.body)?;
-                // "Deactivating a subscription will result in its deletion."
-                if is_active {
-                    Ok(Operation::Replace { tenant, id, draft: Box::new(draft) })
-                } else {
-                    Ok(Operation::Delete { tenant, id })
-                }
-            }
-            (ONE, &Method::DELETE) => Ok(Operation::Delete { tenant, id: id()? }),
-            (_, _) => Err(Refusal::WrongMethod("PUT, DELETE")),
-        }
-    }
-
-    fn answer(&self, call: &Call, outcome: Result<Done, Refusal>) -> Answer {
-        match outcome {
-            Ok(Done::Created(it)) => Answer::json(StatusCode::CREATED, &document(&it, true)),
-            Ok(Done::Replaced(it)) => Answer::json(StatusCode::OK, &document(&it, true)),
-            // The page answers a list, of one when `subscriptionId` is given (ours).
-            Ok(Done::Read(it)) => Answer::json(StatusCode::OK, &json!([document(&it, true)])),
-            Ok(Done::Listed(all)) => {
-                Answer::json(StatusCode::OK, &all.iter().map(|it| document(it, true)).collect())
-            }
-            // An update that deletes answers as an update does.
-            Ok(Done::Deleted(it)) if call.method == Method::PUT => {
-                Answer::json(StatusCode::OK, &document(&it, false))
-            }
-            Ok(Done::Deleted(_)) => Answer::empty(StatusCode::NO_CONTENT),
-            Err(refusal) => refused(&refusal),
-        }
-    }
-
-    fn provider_id(&self, number: u64) -> String {
-        number.to_string()
-    }
-}
-
 fn integer(text: &str) -> Result<String, Refusal> {
     let detail = "must be the number of a subscription";
     text.parse::<u64>()
         .map(|number| number.to_string())
-        .map_err(|_| Refusal::Invalid(vec![crate::event::Violation::new("subscriptionId", detail)]))
+        .map_err(|_| Refusal::Invalid(vec![Violation::new("subscriptionId", detail)]))
 }
 
 fn check_media_type(call: &Call) -> Result<(), Refusal> {
     let media_type = call.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
     // The page lists the header as optional.
-    if media_type.is_none_or(crate::event::is_json_type) {
+    if media_type.is_none_or(is_json_type) {
         Ok(())
     } else {
         Err(Refusal::WrongMediaType("application/json"))

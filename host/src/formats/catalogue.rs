@@ -1,0 +1,130 @@
+//! The event types of a format, from `schemas/<format>/catalogue.json`.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::event::{Content, Data, Violation};
+use crate::schemas::{self, Schema};
+
+/// The event types of a format.
+pub struct Catalogue {
+    types: HashMap<String, EventType>,
+    /// Other spellings of some types.
+    aliases: HashMap<String, String>,
+}
+
+/// One type of the catalogue.
+pub struct EventType {
+    pub entity: String,
+    /// An extension attribute that every event of the type has, since subscriptions select by it.
+    requires: Option<String>,
+    data: Schema,
+    /// By locale.
+    pub texts: HashMap<String, Texts>,
+}
+
+/// What an event type is called in a locale.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Texts {
+    pub name: String,
+    pub description: String,
+}
+
+/// `schemas/<format>/catalogue.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CatalogueFile {
+    #[serde(rename = "format")]
+    _format: String,
+    #[serde(rename = "source")]
+    _source: String,
+    #[serde(rename = "entities")]
+    _entities: Value,
+    #[serde(default)]
+    aliases: HashMap<String, String>,
+    types: Vec<EventTypeFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventTypeFile {
+    r#type: String,
+    entity: String,
+    #[serde(default, rename = "inferred")]
+    _inferred: bool,
+    requires: Option<String>,
+    data: String,
+    texts: HashMap<String, Texts>,
+}
+
+impl Catalogue {
+    /// Reads the catalogue that is built in.
+    ///
+    /// # Panics
+    ///
+    /// There is none, or it is broken.
+    pub(super) fn load(format: &str) -> Catalogue {
+        let file: CatalogueFile =
+            serde_json::from_str(schemas::file(&format!("{format}/catalogue.json")))
+                .unwrap_or_else(|err| panic!("the catalogue of `{format}` is broken: {err}"));
+        let data = schemas::file(&format!("{format}/data.json"));
+        let types = file.types.into_iter().map(|it| {
+            let schema = Schema::definition(data, &it.data);
+            let event_type = EventType {
+                entity: it.entity,
+                requires: it.requires,
+                data: schema,
+                texts: it.texts,
+            };
+            (it.r#type, event_type)
+        });
+        Catalogue { types: types.collect(), aliases: file.aliases }
+    }
+
+    /// The usual spelling of a type.
+    pub fn canonical<'a>(&'a self, event_type: &'a str) -> &'a str {
+        self.aliases.get(event_type).map_or(event_type, String::as_str)
+    }
+
+    /// A type by its usual spelling.
+    pub fn get(&self, event_type: &str) -> Option<&EventType> {
+        self.types.get(event_type)
+    }
+
+    /// Checks an event's type, the attribute that subscriptions select by, and the data.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong; fields of the data are JSON Pointers that begin with `/data`.
+    pub fn check(&self, content: &Content) -> Result<(), Vec<Violation>> {
+        let Some(event_type) = self.get(&content.attributes.event_type) else {
+            let detail = "is not in the catalogue of the format";
+            return Err(vec![Violation::new("type", detail)]);
+        };
+        let mut violations = Vec::new();
+        if let Some(name) = &event_type.requires
+            && content.attributes.get(name).is_none()
+        {
+            let detail = "is missing; subscriptions to this type select by this attribute";
+            violations.push(Violation::new(name, detail));
+        }
+        let data = match &content.data {
+            Some(Data::Json(json)) => json.read(),
+            Some(Data::Text(_) | Data::Binary(_)) | None => None,
+        };
+        match data {
+            Some(data) => violations.extend(
+                event_type
+                    .data
+                    .violations(&data)
+                    .into_iter()
+                    .map(|it| Violation::new(format!("/data{}", it.field), it.detail)),
+            ),
+            None => violations.push(Violation::new("/data", "must be JSON")),
+        }
+        if violations.is_empty() { Ok(()) } else { Err(violations) }
+    }
+}
