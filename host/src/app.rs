@@ -1,5 +1,6 @@
 //! What is opened once at start and lent to everyone, and the signals by which the rooms wake each other.
 
+use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -12,12 +13,13 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::delivery::Delivery;
+use crate::dns::Dns;
 use crate::egress::Egress;
 use crate::event::Tenant;
-use crate::formats::{Choices, Format, Formats};
+use crate::formats::{Format, Formats};
 use crate::index::Index;
+use crate::keys::SigningKey;
 use crate::render::Body;
-use crate::schemas::Endpoints;
 use crate::secret::ServerKey;
 use crate::send::Sender;
 use crate::store::{self, Record, Sharing, Signals, Sqlite, Store, Unrouted};
@@ -33,6 +35,11 @@ pub struct App {
     pub runtime: Arc<Runtime>,
     pub egress: Arc<Egress>,
     pub sender: Sender,
+    pub dns: Dns,
+    pub key: ServerKey,
+    /// Keys for deliveries, by selector.
+    pub keys: std::sync::Mutex<HashMap<String, Arc<SigningKey>>>,
+    pub making_key: Mutex<()>,
     pub workers: Workers,
     /// Grows whenever tokens may have been changed by another process.
     pub tokens_changed: watch::Receiver<u64>,
@@ -101,12 +108,11 @@ impl App {
     /// Something cannot be opened; the text says what and why.
     pub async fn open(
         settings: Settings,
+        formats: Formats,
         accepted: Box<dyn Fn(Vec<Unrouted>) + Send>,
         outgoing: mpsc::Sender<Signal>,
     ) -> anyhow::Result<App> {
-        let endpoints =
-            if settings.egress_http { Endpoints::HttpAllowed } else { Endpoints::Strict };
-        let egress = Arc::new(Egress::new(endpoints, settings.egress_allow.clone()));
+        let egress = Arc::new(Egress::new(settings.endpoints(), settings.egress_allow.clone()));
         let key = server_key(&settings)?;
         let (tell_tokens, tokens_changed) = watch::channel(0);
         let signals = Signals {
@@ -137,10 +143,11 @@ impl App {
                 format!("cannot set up plugins with the cache `{}`", cache.display())
             })?;
         let app = App {
-            formats: Formats::new(Choices {
-                endpoints,
-                alternate_id: settings.mypreferences_alternate_id,
-            }),
+            formats,
+            dns: Dns::new(&settings.dns_servers).context("cannot set up name resolution")?,
+            key,
+            keys: std::sync::Mutex::default(),
+            making_key: Mutex::default(),
             runtime: Arc::new(runtime),
             sender: Sender::new(Arc::clone(&egress)).context("cannot set up outgoing HTTP")?,
             workers: Workers::start(workers).context("cannot start the worker threads")?,

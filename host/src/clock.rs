@@ -1,6 +1,9 @@
 //! The wall clock. The only module that reads it; everything else is told what time it is.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 /// Milliseconds since the Unix epoch.
 #[expect(clippy::disallowed_methods, reason = "this is the room that reads the clock")]
@@ -11,8 +14,27 @@ pub fn now_ms() -> i64 {
 
 /// A time as RFC 3339 text in UTC, with milliseconds.
 pub fn rfc3339(ms: i64) -> String {
-    let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
-    format!("{time:.3}")
+    format!("{:.3}", timestamp(ms))
+}
+
+/// A time as `YYYY-MM-DD HH:MM:SS` in UTC.
+pub fn date_and_time(ms: i64) -> String {
+    timestamp(ms).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A time as HTTP has it (RFC 9110, section 5.6.7).
+pub fn http_date(ms: i64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(ms.unsigned_abs()))
+}
+
+/// The year and the month of a time in UTC.
+pub fn month(ms: i64) -> (i16, i8) {
+    let date = timestamp(ms).to_zoned(TimeZone::UTC).date();
+    (date.year(), date.month())
+}
+
+fn timestamp(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
 }
 
 /// The time that RFC 3339 text says; none where it is not such text to the letter.
@@ -34,8 +56,8 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let fits = has_shape(date_time, "0000-00-00T00:00:00")
         && fraction != 1
         && (has_shape(offset, "Z") || has_shape(offset, "+00:00") && &offset[1..] < "24");
-    let time = fits.then(|| text.parse::<jiff::Timestamp>().ok()).flatten();
-    time.map(jiff::Timestamp::as_millisecond)
+    let time = fits.then(|| text.parse::<Timestamp>().ok()).flatten();
+    time.map(Timestamp::as_millisecond)
 }
 
 #[cfg(test)]
@@ -45,6 +67,9 @@ mod tests {
     #[test]
     fn times_are_written_and_read() {
         assert_eq!(rfc3339(1_735_689_600_250), "2025-01-01T00:00:00.250Z");
+        assert_eq!(date_and_time(1_735_689_600_250), "2025-01-01 00:00:00");
+        assert_eq!(http_date(1_735_689_600_250), "Wed, 01 Jan 2025 00:00:00 GMT");
+        assert_eq!(month(1_735_689_599_999), (2024, 12));
         assert_eq!(parse_rfc3339("2025-01-01T01:00:00+01:00"), Some(1_735_689_600_000));
         assert_eq!(parse_rfc3339("2025-01-01t00:00:00.2500z"), Some(1_735_689_600_250));
         for wrong in [

@@ -9,7 +9,8 @@ use clap::builder::styling;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::formats::AlternateIdShape;
+use crate::formats::{AlternateIdShape, Choices, InterestShape};
+use crate::schemas::Endpoints;
 
 /// The environment variable of a setting: `HOOKYARD_` and its name in capitals.
 macro_rules! variable {
@@ -111,6 +112,12 @@ settings! {
     /// Take `http` endpoints where a format asks for `https`: for development
     #[arg(num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
     egress_http: bool = false,
+    /// The name servers that are asked for TXT records. Empty: as the system is set up
+    #[arg(value_name = "ADDRESS", value_delimiter = ',', help_heading = "Network")]
+    dns_servers: Vec<SocketAddr> = Vec::new(),
+    /// The name by which this router asks endpoints for their consent (CloudEvents handshake)
+    #[arg(value_name = "NAME", help_heading = "Network")]
+    webhook_origin: String = "hookyard".to_owned(),
     /// How many requests to endpoints may be out at the same time
     #[arg(value_name = "COUNT", help_heading = "Network")]
     in_flight_max: usize = 4_096,
@@ -151,6 +158,20 @@ settings! {
     /// of `ProfileId`, or as the value of `ProfileId`
     #[arg(value_name = "SHAPE", help_heading = "Formats")]
     mypreferences_alternate_id: AlternateIdShape = AlternateIdShape::Member,
+    /// Whether the endpoint of a MyPreferences subscription has to show that it wants deliveries
+    /// before the subscription is active
+    #[arg(action = clap::ArgAction::Set, help_heading = "Formats")]
+    mypreferences_validation: bool = true,
+    /// How interests are written in a Copernica delivery: as a list of those that are on, or as a map
+    #[arg(value_name = "SHAPE", help_heading = "Formats")]
+    copernica_interests: InterestShape = InterestShape::List,
+    /// Whether the domain of a Copernica handler needs a TXT record that validates it
+    #[arg(action = clap::ArgAction::Set, help_heading = "Formats")]
+    copernica_validation: bool = true,
+    /// The domain below which receivers find the keys of Copernica deliveries: the records that
+    /// `GET /v1/signing-keys` lists have to be published there
+    #[arg(value_name = "DOMAIN", help_heading = "Formats")]
+    copernica_key_domain: String = "hookyard.invalid".to_owned(),
     /// What is logged, as a `tracing` filter: `debug`, `hookyard::dispatch=trace`
     #[arg(value_name = "FILTER", help_heading = "Log")]
     log: String = "info".to_owned(),
@@ -176,6 +197,23 @@ impl Given {
 }
 
 impl Settings {
+    /// Which URLs may be endpoints.
+    pub fn endpoints(&self) -> Endpoints {
+        if self.egress_http { Endpoints::HttpAllowed } else { Endpoints::Strict }
+    }
+
+    /// What the operator decides of formats.
+    pub fn choices(&self) -> Choices {
+        Choices {
+            endpoints: self.endpoints(),
+            alternate_id: self.mypreferences_alternate_id,
+            mypreferences_validation: self.mypreferences_validation,
+            interests: self.copernica_interests,
+            copernica_validation: self.copernica_validation,
+            copernica_key_domain: self.copernica_key_domain.clone(),
+        }
+    }
+
     /// The file of an SQLite store.
     ///
     /// # Errors

@@ -106,14 +106,14 @@ impl Egress {
     }
 
     /// Checks an endpoint when it is given: scheme, credentials, and where its name leads. A name that
-    /// does not resolve now is left to the delivery.
+    /// does not resolve now is left to the delivery. `takes_http` is what the format says.
     ///
     /// # Errors
     ///
     /// What is wrong with the URL in `field`.
-    pub async fn check(&self, field: &str, url: &Url) -> Result<(), Violation> {
+    pub async fn check(&self, field: &str, url: &Url, takes_http: bool) -> Result<(), Violation> {
         let wrong = |detail: String| Err(Violation::new(field, detail));
-        let http = self.endpoints == Endpoints::HttpAllowed;
+        let http = takes_http || self.endpoints == Endpoints::HttpAllowed;
         if url.scheme() != "https" && !(http && url.scheme() == "http") {
             return wrong("must be a URL that begins with `https://`".to_owned());
         }
@@ -247,10 +247,12 @@ mod tests {
             ("https://[::1]/", "not a public address"),
             ("https://localhost/", "not a public address"),
         ] {
-            let violation = egress.check("/url", &url.parse().unwrap()).await.unwrap_err();
+            let violation = egress.check("/url", &url.parse().unwrap(), false).await.unwrap_err();
             assert!(violation.detail.contains(why), "{url}: {violation}");
         }
         let unknown = "https://name.invalid/".parse().unwrap();
-        assert_eq!(egress.check("/url", &unknown).await, Ok(()));
+        assert_eq!(egress.check("/url", &unknown, false).await, Ok(()));
+        let plain = "http://name.invalid/".parse().unwrap();
+        assert_eq!(egress.check("/url", &plain, true).await, Ok(()));
     }
 }

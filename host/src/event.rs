@@ -1,7 +1,8 @@
 //! The event: a CloudEvents 1.0 event as it was accepted. Immutable.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,9 +12,17 @@ use uuid::Uuid;
 use crate::clock;
 use crate::json::Json;
 
-/// The names of all formats.
-pub const FORMATS: [&str; 6] =
-    ["cloudevents", "mypreferences", "kajabi", "vision6", "copernica", "vonage"];
+/// The name of a format, from a text of ours. There are a handful of names, which are kept for ever.
+pub fn format_name(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.into());
+    names.insert(kept);
+    kept
+}
 
 /// The account that an event or a subscription belongs to. Nothing crosses tenants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

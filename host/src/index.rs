@@ -264,6 +264,7 @@ mod tests {
             steps: vec![],
             rendering_hash: Digest::of(b""),
             rendering: Arc::new(rendering),
+            rate_per_minute: None,
             secrets: vec![],
             document: Value::Null,
             created_at_ms: 0,

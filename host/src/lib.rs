@@ -10,7 +10,8 @@
 //! - `app`: what is opened once and lent to all; `workers`: the threads that run plugins
 //! - `render`: an event and a rendering make bodies; `formats`: one file a provider's format
 //! - `wasm`: runs plugins; `index`: which subscriptions want an event; `schemas`: JSON Schemas
-//! - `send`: one HTTP attempt; `egress`: which addresses are reached; `sign`: signatures
+//! - `send`: one HTTP attempt; `egress`: which addresses are reached; `dns`: TXT records
+//! - `sign`: signatures; `keys`: the router's own keys
 //! - `store`: what is kept; `secret`: the server's key
 //! - `event`, `subscription`, `delivery`, `plugin`: the nouns; `json`: JSON that stays text; `clock`
 
@@ -21,11 +22,13 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod dispatch;
+pub mod dns;
 pub mod egress;
 pub mod event;
 pub mod formats;
 pub mod index;
 pub mod json;
+pub mod keys;
 pub mod manage;
 pub mod plugin;
 pub mod render;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use reqwest::Response;
 use reqwest::redirect::Policy;
 use url::Url;
 
@@ -17,6 +18,8 @@ use crate::egress::{Denied, Egress, Resolver};
 /// How much of an answer is kept.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024;
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long an endpoint may think about whether it wants deliveries.
+const QUESTION: Duration = Duration::from_secs(10);
 /// Connections to an endpoint that are kept for the next request.
 const IDLE_CONNECTIONS_MAX: usize = 32;
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
@@ -59,6 +62,13 @@ pub enum Outcome {
     Unreachable(Reason),
 }
 
+/// What an endpoint says when it is asked whether it wants deliveries.
+#[derive(Debug, Default)]
+pub struct Consent {
+    pub allowed_origin: Option<String>,
+    pub allowed_rate: Option<String>,
+}
+
 impl Sender {
     /// # Errors
     ///
@@ -88,6 +98,59 @@ impl Sender {
         (outcome, start.elapsed())
     }
 
+    /// Asks an endpoint whether it wants deliveries from us (CloudEvents 1.0.2, HTTP 1.1 Web Hooks,
+    /// section 4).
+    ///
+    /// # Errors
+    ///
+    /// There was no answer; the text says why.
+    pub async fn ask_for_consent(&self, url: &Url, origin: &str) -> Result<Consent, String> {
+        let origin = HeaderValue::try_from(origin).map_err(|err| err.to_string())?;
+        let request = self
+            .client
+            .request(Method::OPTIONS, url.clone())
+            .header("WebHook-Request-Origin", origin)
+            .timeout(QUESTION);
+        let response = self.ask(url, request).await?;
+        if !response.status().is_success() {
+            return Ok(Consent::default());
+        }
+        let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+        Ok(Consent {
+            allowed_origin: header("WebHook-Allowed-Origin"),
+            allowed_rate: header("WebHook-Allowed-Rate"),
+        })
+    }
+
+    /// Sends an endpoint a code, and answers what it answers as `ValidationResponse`.
+    ///
+    /// # Errors
+    ///
+    /// There was no answer, or another one; the text says why.
+    pub async fn ask_for_echo(&self, url: &Url, code: &str) -> Result<String, String> {
+        let request = self
+            .client
+            .post(url.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(serde_json::json!({"ValidationCode": code}).to_string())
+            .timeout(QUESTION);
+        let mut response = self.ask(url, request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("answers `ValidationCode` with {}", response.status()));
+        }
+        let answer: serde_json::Value =
+            serde_json::from_slice(&head(&mut response).await).unwrap_or_default();
+        Ok(answer["ValidationResponse"].as_str().unwrap_or_default().to_owned())
+    }
+
+    async fn ask(&self, url: &Url, request: reqwest::RequestBuilder) -> Result<Response, String> {
+        self.egress.check_literal(url).map_err(|denied| denied.to_string())?;
+        request.send().await.map_err(|err| {
+            let reason = explain(&err);
+            format!("cannot be asked: {}", reason.detail.unwrap_or(reason.code))
+        })
+    }
+
     async fn attempt(&self, it: Request) -> Result<Outcome, reqwest::Error> {
         // An address in the URL is never resolved, so the resolver does not see it.
         if let Err(denied) = self.egress.check_literal(&it.url) {
@@ -105,18 +168,24 @@ impl Sender {
         let status = response.status().as_u16();
         let retry_after = response.headers().get(header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|it| parse_retry_after(it, clock::now_ms()));
-        let mut answer = Vec::new();
-        // The status decides. An answer that breaks off later is kept as far as it came, and one that is
-        // too long is not read on, though its connection is lost.
-        while let Ok(Some(chunk)) = response.chunk().await {
-            let room = ANSWER_BYTES_MAX - answer.len();
-            answer.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if answer.len() == ANSWER_BYTES_MAX {
-                break;
-            }
-        }
+        // The status decides, however the answer goes on.
+        let answer = head(&mut response).await;
         Ok(Outcome::Answered { status, retry_after, answer })
     }
+}
+
+/// The first [`ANSWER_BYTES_MAX`] of an answer. One that breaks off is kept as far as it came, and one
+/// that is too long is not read on, though its connection is lost.
+async fn head(response: &mut Response) -> Vec<u8> {
+    let mut answer = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let room = ANSWER_BYTES_MAX - answer.len();
+        answer.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if answer.len() == ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    answer
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3).

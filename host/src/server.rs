@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::app::{App, Signal};
 use crate::config::Settings;
 use crate::dispatch::Dispatcher;
+use crate::formats::Formats;
 use crate::manage;
 use crate::router::Router;
 use crate::store::Retention;
@@ -43,6 +44,16 @@ impl Server {
     ///
     /// Something cannot be opened; the text says what and why.
     pub async fn start(settings: Settings) -> anyhow::Result<Server> {
+        let formats = Formats::new(&settings.choices());
+        Server::start_with(settings, formats).await
+    }
+
+    /// The same, with these formats.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub async fn start_with(settings: Settings, formats: Formats) -> anyhow::Result<Server> {
         let (outgoing, signals) = mpsc::channel::<Signal>(SIGNALS_MAX);
         let router = Router::new();
         let accepted = {
@@ -50,7 +61,7 @@ impl Server {
             Box::new(move |events| router.offer(events))
         };
         let listen = settings.listen;
-        let app = Arc::new(App::open(settings, accepted, outgoing).await?);
+        let app = Arc::new(App::open(settings, formats, accepted, outgoing).await?);
         manage::plugins::share_standard(&app).await?;
 
         let (stop, stopping) = watch::channel(false);

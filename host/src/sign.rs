@@ -1,15 +1,41 @@
-//! Signatures of deliveries, by Standard Webhooks 1.0.0.
+//! Signatures of deliveries: Standard Webhooks 1.0.0, and what formats make theirs of.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use http::HeaderName;
+use sha2::{Digest as _, Sha256};
+use url::Url;
+use uuid::Uuid;
 
-use crate::event::Violation;
+use crate::event::{Tenant, Violation};
+use crate::keys::SigningKey;
 use crate::secret;
 use crate::subscription::SigningSecret;
 
 /// How many bytes a secret has (Standard Webhooks, "Signature scheme": 24 to 64).
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// A request that is to be signed.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsigned<'a> {
+    pub delivery: Uuid,
+    pub event: Uuid,
+    pub tenant: &'a Tenant,
+    pub url: &'a Url,
+    pub content_type: &'static str,
+    pub body: &'a [u8],
+    /// The newest first.
+    pub secrets: &'a [SigningSecret],
+    /// The router's key, for a format that has one.
+    pub key: Option<&'a SigningKey>,
+    /// Different for each attempt.
+    pub nonce: [u8; 16],
+    pub now_ms: i64,
+}
 
 /// A new secret.
 pub fn new_secret() -> Vec<u8> {
@@ -31,25 +57,38 @@ pub fn parse_secret(text: &str) -> Result<Vec<u8>, Violation> {
     })
 }
 
-/// The value of `webhook-signature`: one signature for each secret that is valid now.
-pub fn standard_webhooks(secrets: &[SigningSecret], id: &str, now_ms: i64, body: &[u8]) -> String {
-    let valid = secrets.iter().filter(|it| it.valid_until_ms.is_none_or(|until| now_ms < until));
-    let mut header = String::new();
-    for secret in valid {
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(&secret.key).expect("HMAC takes a key of any length");
-        mac.update(id.as_bytes());
-        mac.update(b".");
-        mac.update((now_ms / 1_000).to_string().as_bytes());
-        mac.update(b".");
-        mac.update(body);
-        if !header.is_empty() {
-            header.push(' ');
-        }
-        header.push_str("v1,");
-        BASE64_STANDARD.encode_string(mac.finalize().into_bytes(), &mut header);
+/// The headers of Standard Webhooks, with one signature for each secret that is valid now. Nothing
+/// where there is no secret.
+pub fn standard_webhooks(it: &Unsigned<'_>) -> Vec<(HeaderName, String)> {
+    if it.secrets.is_empty() {
+        return Vec::new();
     }
-    header
+    let id = it.delivery.to_string();
+    let timestamp = (it.now_ms / 1_000).to_string();
+    let valid =
+        it.secrets.iter().filter(|secret| secret.valid_until_ms.is_none_or(|end| it.now_ms < end));
+    let mut signatures = String::new();
+    for secret in valid {
+        if !signatures.is_empty() {
+            signatures.push(' ');
+        }
+        signatures.push_str("v1,");
+        let parts = [id.as_bytes(), b".", timestamp.as_bytes(), b".", it.body];
+        BASE64_STANDARD.encode_string(hmac_sha256(&secret.key, parts), &mut signatures);
+    }
+    vec![(WEBHOOK_ID, id), (WEBHOOK_TIMESTAMP, timestamp), (WEBHOOK_SIGNATURE, signatures)]
+}
+
+/// HMAC-SHA-256 (RFC 2104) of parts that follow each other.
+pub fn hmac_sha256<'a>(key: &[u8], parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    parts.into_iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
+}
+
+/// SHA-256 (FIPS 180-4).
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 #[cfg(test)]
@@ -60,17 +99,30 @@ mod tests {
         SigningSecret { key: parse_secret(text).unwrap(), valid_until_ms }
     }
 
-    /// The example of the Standard Webhooks specification.
+    fn signature(secrets: &[SigningSecret], delivery: Uuid, now_ms: i64, body: &[u8]) -> String {
+        let headers = standard_webhooks(&Unsigned {
+            delivery,
+            event: Uuid::nil(),
+            tenant: &Tenant::new("t").unwrap(),
+            url: &"https://example.com/".parse().unwrap(),
+            content_type: "application/json",
+            body,
+            secrets,
+            key: None,
+            nonce: [0; 16],
+            now_ms,
+        });
+        headers.into_iter().nth(2).map(|(_, value)| value).unwrap_or_default()
+    }
+
+    /// As the specification's own example, for an id of ours; the value is from Python's `hmac`.
     #[test]
     fn a_signature_is_what_the_specification_says() {
         let secrets = [secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None)];
-        let header = standard_webhooks(
-            &secrets,
-            "msg_p5jXN8AQM9LWM0D4loKWxJek",
-            1_614_265_330_000,
-            br#"{"test": 2432232314}"#,
-        );
-        assert_eq!(header, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        let now_ms = 1_614_265_330_000;
+        let header = signature(&secrets, Uuid::nil(), now_ms, br#"{"test": 2432232314}"#);
+        assert_eq!(header, "v1,Y5/uRWupLQOPxe4D5mBYrd9dRGhY+xtWrnxDwy59WDE=");
+        assert_eq!(signature(&[], Uuid::nil(), now_ms, b""), "");
     }
 
     #[test]
@@ -79,7 +131,7 @@ mod tests {
             secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None),
             secret("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", Some(1_000)),
         ];
-        let count = |now_ms| standard_webhooks(&secrets, "1", now_ms, b"").split(' ').count();
+        let count = |now_ms| signature(&secrets, Uuid::nil(), now_ms, b"").split(' ').count();
         assert_eq!(count(999), 2);
         assert_eq!(count(1_000), 1);
     }

@@ -33,6 +33,8 @@ pub struct Subscription {
     /// What becomes of an event, with every plugin pinned.
     pub rendering: Arc<Rendering>,
     pub rendering_hash: Digest,
+    /// How many deliveries a minute the endpoint agreed to; none where it did not say.
+    pub rate_per_minute: Option<u32>,
     /// What signs deliveries: the newest secret first, then those that are still valid.
     pub secrets: Vec<SigningSecret>,
     /// What only the format's own API knows of.
@@ -156,11 +158,34 @@ impl fmt::Debug for SigningSecret {
     }
 }
 
+/// What a checked request says of the secret.
+#[derive(Clone)]
+pub enum NewSecret {
+    /// One is made for a new subscription. One that is there keeps its own.
+    Made,
+    /// This one, from now on.
+    Given(Vec<u8>),
+    /// A new subscription has none, and its deliveries are not signed with one until it is given one.
+    None,
+}
+
+impl fmt::Debug for NewSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NewSecret::Made => "Made",
+            NewSecret::Given(_) => "Given",
+            NewSecret::None => "None",
+        })
+    }
+}
+
 /// What a checked request makes of a subscription, or is to make of it.
 #[derive(Clone, Debug)]
 pub struct Draft {
     pub name: String,
     pub url: Url,
+    /// A JSON Pointer to the URL in the request, for what is said of it.
+    pub url_field: &'static str,
     pub state: State,
     pub catch_up: bool,
     pub locale: Option<String>,
@@ -168,8 +193,7 @@ pub struct Draft {
     pub format_steps: Vec<StepRef>,
     /// None leaves the subscriber's own steps as they are.
     pub steps: Option<Vec<StepRef>>,
-    /// None has one made, or leaves it as it is.
-    pub secret: Option<Vec<u8>>,
+    pub secret: NewSecret,
     pub document: Value,
     /// What no other subscription of the tenant in this format may have.
     pub unique: Vec<String>,

@@ -31,6 +31,9 @@ pub(crate) fn settings(folder: &TempDir) -> Given {
         plugin_cache: Some(root().join("target/test-plugins")),
         egress_allow: Some(vec!["127.0.0.0/8".parse().unwrap()]),
         egress_http: Some(true),
+        // What endpoints have to show is tested by itself.
+        mypreferences_validation: Some(false),
+        copernica_validation: Some(false),
         shutdown_ms: Some(5_000),
         ..Given::default()
     }
@@ -84,11 +87,22 @@ impl Yard {
 
     /// A new token with these scopes, divided by spaces.
     pub(crate) async fn token(&self, tenant: Option<&str>, scopes: &str) -> String {
-        let scopes = scopes.split(' ').map(str::to_owned).collect();
+        self.client_credentials(tenant, scopes, None).await.1
+    }
+
+    /// The id and the text of a new token that ends after some days.
+    pub(crate) async fn client_credentials(
+        &self,
+        tenant: Option<&str>,
+        scopes: &str,
+        days: Option<u32>,
+    ) -> (String, String) {
+        let scopes = scopes.split_whitespace().map(str::to_owned).collect();
         let tenant = tenant.map(|it| hookyard::event::Tenant::new(it).unwrap());
-        let (token, text) = hookyard::cli::new_token(tenant, scopes, None);
+        let (token, text) = hookyard::api::new_token(tenant, scopes, days);
+        let id = token.id.to_string();
         self.server.as_ref().unwrap().app.store.create_token(token).await.unwrap();
-        text
+        (id, text)
     }
 
     /// A subscription of our own format to everything, with `more` of its members.

@@ -4,16 +4,19 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use http::{HeaderMap, header};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::app::App;
 use crate::clock;
 use crate::event::{Tenant, Violation};
 use crate::formats::Refusal;
+use crate::secret;
 use crate::store::Token;
 
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
 /// How many tokens are kept in memory.
 const TOKENS_MAX: usize = 10_000;
 
@@ -34,16 +37,31 @@ pub fn hash_token(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
+/// A new token and its text.
+pub fn new_token(
+    tenant: Option<Tenant>,
+    scopes: Vec<String>,
+    days: Option<u32>,
+) -> (Token, String) {
+    let text = format!("hky_{}", BASE64_URL_SAFE_NO_PAD.encode(secret::random::<32>()));
+    let now_ms = clock::now_ms();
+    let token = Token {
+        id: Uuid::now_v7(),
+        hash: hash_token(&text),
+        tenant,
+        scopes,
+        created_at_ms: now_ms,
+        expires_at_ms: days.map(|days| now_ms + i64::from(days) * DAY_MS),
+        revoked_at_ms: None,
+        parent: None,
+    };
+    (token, text)
+}
+
 impl Tokens {
-    /// Finds out who calls.
-    pub(crate) async fn caller(&self, app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let value = headers.get(header::AUTHORIZATION).ok_or(Refusal::NoToken)?;
-        let text = value.to_str().map_err(|_| Refusal::BadToken)?;
-        let (scheme, text) = text.split_once(' ').ok_or(Refusal::BadToken)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Refusal::BadToken);
-        }
-        let hash = hash_token(text.trim());
+    /// Finds out who calls, by the text of a token.
+    pub(crate) async fn caller(&self, app: &App, text: &str) -> Result<Caller, Refusal> {
+        let hash = hash_token(text);
         let token = match self.seen(app, &hash) {
             Some(token) => token,
             None => {
@@ -81,8 +99,12 @@ impl Caller {
         if self.0.scopes.iter().any(|it| it == scope || it == "admin") {
             Ok(())
         } else {
-            Err(Refusal::MissingScope(scope))
+            Err(Refusal::MissingScope(scope.to_owned()))
         }
+    }
+
+    pub(crate) fn scopes(&self) -> &[String] {
+        &self.0.scopes
     }
 
     /// The tenant of the token; none for the operator's.

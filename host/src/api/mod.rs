@@ -5,6 +5,8 @@ mod auth;
 mod deliveries;
 mod events;
 mod identities;
+mod keys;
+mod oauth;
 mod plugins;
 mod problem;
 mod providers;
@@ -29,13 +31,13 @@ use tokio::net::TcpListener;
 
 use crate::app::App;
 use crate::event::{Violation, is_json_type};
-use crate::formats::Refusal;
+use crate::formats::{Refusal, bearer};
 use crate::json::Json;
-use crate::schemas::{self, Endpoints, Schema};
+use crate::schemas::{self, Schema};
 use auth::{Caller, Tokens};
 use problem::Problem;
 
-pub use auth::hash_token;
+pub use auth::{hash_token, new_token};
 
 /// How many things a list answers at once, and at most.
 const PAGE: usize = 50;
@@ -66,9 +68,7 @@ pub async fn serve(
 }
 
 fn router(app: Arc<App>) -> Router {
-    let endpoints =
-        if app.settings.egress_http { Endpoints::HttpAllowed } else { Endpoints::Strict };
-    let schema = |name: &str| Schema::ours(schemas::file(name), endpoints);
+    let schema = |name: &str| Schema::ours(schemas::file(name), app.settings.endpoints());
     let api = Arc::new(Api {
         create: schema("cloudevents/create.json"),
         replace: schema("cloudevents/replace.json"),
@@ -91,12 +91,13 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/subscriptions/{id}/resume", post(subscriptions::resume))
         .route("/v1/subscriptions/{id}/steps", put(subscriptions::set_steps))
         .route("/v1/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
+        .route("/v1/signing-keys", get(keys::list))
         .route("/v1/plugins", get(plugins::list))
         .route("/v1/plugins/{name}/versions", post(plugins::upload).get(plugins::versions))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::read));
-    providers::mount(own, &api)
-        .fallback(async || Problem::not_found("path"))
+    let all = providers::mount(oauth::mount(own, &api), &api);
+    all.fallback(async || Problem::not_found("path"))
         .method_not_allowed_fallback(async || {
             let detail = "the method is not allowed here; see the header `Allow`";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
@@ -120,7 +121,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Caller, Problem> {
-        Ok(api.tokens.caller(&api.app, &parts.headers).await?)
+        Ok(api.tokens.caller(&api.app, &bearer(&parts.headers)?).await?)
     }
 }
 

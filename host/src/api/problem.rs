@@ -80,9 +80,10 @@ impl From<Refusal> for Problem {
                 ("bad-token", Some((header::WWW_AUTHENTICATE, challenge)))
             }
             Refusal::MissingScope(_) => ("missing-scope", None),
-            Refusal::NotFound => ("not-found", None),
+            Refusal::OtherAccount | Refusal::NotFound => ("not-found", None),
             Refusal::WrongMethod(allowed) => ("wrong-method", Some((header::ALLOW, *allowed))),
             Refusal::WrongMediaType(_) => ("wrong-media-type", None),
+            Refusal::NotAcceptable(_) => ("not-acceptable", None),
             Refusal::TooLarge { .. } => ("too-large", None),
             Refusal::Malformed(_) => ("malformed", None),
             Refusal::Invalid(_) => ("invalid", None),

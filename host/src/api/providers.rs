@@ -1,19 +1,20 @@
 //! The providers' APIs, under their base paths. Each format translates; what is done is the same.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, RawPathParams, State};
+use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
+use serde_json::json;
 
 use super::{Api, read_body};
+use crate::clock;
 use crate::event::Tenant;
-use crate::formats::{self, Answer, Call, Done, Format, Operation, Refusal};
+use crate::formats::{Answer, Call, Done, Format, Granted, Operation, Refusal};
 use crate::manage::subscriptions as manage;
 use crate::store::Store;
 use crate::subscription::Subscription;
@@ -30,11 +31,12 @@ pub(super) fn mount(mut router: Router<Arc<Api>>, api: &Arc<Api>) -> Router<Arc<
             let handler = async move |State(api): State<Arc<Api>>,
                                       method: Method,
                                       parameters: RawPathParams,
-                                      Query(query): Query<HashMap<String, String>>,
+                                      RawQuery(query): RawQuery,
                                       headers: HeaderMap,
                                       body: Body| {
                 let parameters =
                     parameters.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+                let query = query.unwrap_or_default();
                 let call = Call { method, route, parameters, query, headers, body: Bytes::new() };
                 respond(&api, name, call, body).await
             };
@@ -58,14 +60,16 @@ async fn respond(api: &Api, format: &'static str, mut call: Call, body: Body) ->
 }
 
 async fn perform(api: &Api, format: &dyn Format, call: &Call) -> Result<Done, Refusal> {
-    let caller = api.tokens.caller(&api.app, &call.headers).await?;
     let provider = format.api().expect("only formats with an API are mounted");
+    let caller = api.tokens.caller(&api.app, &provider.token(call)?).await?;
     let operation = provider.operation(call)?;
-    caller.require(operation.scope())?;
-    // Another's account looks like one that is not there.
+    provider.permit(&operation, &Granted(caller.scopes()))?;
+    if let Operation::Show(answer) = operation {
+        return Ok(Done::Shown(answer));
+    }
+    // Another's account is no different from one that is not there.
     let tenant = caller.tenant(&api.app, operation.tenant()).await;
-    let tenant = tenant.map_err(|_| Refusal::NotFound)?;
-    debug_assert!(formats::is_same_account(operation.tenant(), &tenant));
+    let tenant = tenant.map_err(|_| Refusal::OtherAccount)?;
     let app = &api.app;
     let store = app.store.as_ref();
     match operation {
@@ -81,10 +85,24 @@ async fn perform(api: &Api, format: &dyn Format, call: &Call) -> Result<Done, Re
             let it = find(store, &tenant, format, &id).await?;
             manage::replace(app, &tenant, format, it.id, *draft).await.map(Done::Replaced)
         }
+        Operation::Patch { id, patch, .. } => {
+            let it = find(store, &tenant, format, &id).await?;
+            manage::patch(app, &tenant, format, it.id, patch).await.map(Done::Patched)
+        }
         Operation::Delete { id, .. } => {
             let it = find(store, &tenant, format, &id).await?;
             manage::delete(app, &tenant, it.id).await.map(Done::Deleted)
         }
+        Operation::ReadSettings { .. } => {
+            let settings = store.settings(&tenant, format.name()).await?;
+            Ok(Done::Settings(settings.unwrap_or_else(|| provider.default_settings())))
+        }
+        Operation::WriteSettings { mut settings, .. } => {
+            settings["Edited"] = json!({"Date": clock::rfc3339(clock::now_ms())});
+            store.put_settings(&tenant, format.name(), settings.clone()).await?;
+            Ok(Done::Settings(settings))
+        }
+        Operation::Show(_) => unreachable!("this was answered before"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! An endpoint that takes everything, for the demo: it hands over what it got.
+//! An endpoint that agrees to everything, for the demo: it hands over what it got.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::State;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -34,13 +34,21 @@ pub async fn receive(
 
 async fn take(
     State(receipts): State<Arc<mpsc::Sender<Receipt>>>,
+    method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
-) -> StatusCode {
+) -> (StatusCode, HeaderMap) {
+    let mut agreed = HeaderMap::new();
+    if method == Method::OPTIONS {
+        // The handshake of CloudEvents webhooks: whoever asks may send.
+        let origin = headers.get("webhook-request-origin").cloned();
+        agreed.extend(origin.map(|it| (HeaderName::from_static("webhook-allowed-origin"), it)));
+        return (StatusCode::OK, agreed);
+    }
     let receipt = Receipt { path: uri.path().to_owned(), headers, body, at: Instant::now() };
     match receipts.send(receipt).await {
-        Ok(()) => StatusCode::NO_CONTENT,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Ok(()) => (StatusCode::NO_CONTENT, agreed),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, agreed),
     }
 }

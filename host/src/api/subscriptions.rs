@@ -21,7 +21,7 @@ use crate::formats::{Format, Refusal};
 use crate::manage::subscriptions as manage;
 use crate::schemas::Schema;
 use crate::sign;
-use crate::subscription::{Draft, Filter, State as Delivering, StepRef, Subscription};
+use crate::subscription::{Draft, Filter, NewSecret, State as Delivering, StepRef, Subscription};
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -39,6 +39,8 @@ struct Request {
     #[serde(default)]
     catch_up: bool,
     secret: Option<String>,
+    #[serde(default)]
+    handshake: bool,
 }
 
 fn active() -> Delivering {
@@ -63,17 +65,19 @@ async fn draft(
 ) -> Result<Draft, Problem> {
     let it: Request = read_json(api, headers, body, schema).await?;
     let secret = it.secret.as_deref().map(sign::parse_secret).transpose();
+    let secret = secret.map_err(|it| Refusal::Invalid(vec![it]))?;
     Ok(Draft {
         name: it.name,
         url: it.url,
+        url_field: "/url",
         state: it.state,
         catch_up: it.catch_up,
         locale: None,
         filters: it.filters,
         format_steps: Vec::new(),
         steps: Some(it.steps),
-        secret: secret.map_err(|it| Refusal::Invalid(vec![it]))?,
-        document: manage::no_document(),
+        secret: secret.map_or(NewSecret::Made, NewSecret::Given),
+        document: json!({"handshake": it.handshake}),
         unique: Vec::new(),
     })
 }
@@ -98,6 +102,7 @@ fn document(it: &Subscription) -> Value {
         "url": it.url.as_str(),
         "state": it.state,
         "catch_up": it.catch_up,
+        "rate_per_minute": it.rate_per_minute,
         "filters": it.filters,
         "steps": steps.collect::<Vec<_>>(),
         "rendering": it.rendering_hash,

@@ -19,7 +19,11 @@ impl Client {
         Ok(Client { http: reqwest::Client::builder().no_proxy().build()?, base, token })
     }
 
-    /// Makes a call and answers with the body.
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Makes a call, which gives and takes one media type, and answers with the body.
     ///
     /// # Errors
     ///
@@ -36,6 +40,7 @@ impl Client {
             .request(method.clone(), format!("{}{path}", self.base))
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .header(header::CONTENT_TYPE, media_type)
+            .header(header::ACCEPT, media_type)
             .body(body);
         let answer = request.send().await.with_context(|| format!("{method} {path}"))?;
         let status = answer.status();

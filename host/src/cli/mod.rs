@@ -9,8 +9,6 @@ use clap::{Parser, Subcommand};
 
 use crate::config::styles;
 
-pub use token::new_token;
-
 /// A webhook event router that people extend with WebAssembly.
 ///
 /// Publishers send CloudEvents; Hookyard finds the subscriptions that want them, runs their plugins,

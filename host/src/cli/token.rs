@@ -1,21 +1,19 @@
 //! `hookyard token create|list|revoke`
 
 use anyhow::Context;
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use clap::Subcommand;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::api::hash_token;
+use crate::api::new_token;
 use crate::app::server_key;
 use crate::clock;
 use crate::config::Given;
 use crate::event::Tenant;
-use crate::secret;
-use crate::store::{Sharing, Signals, Sqlite, Store, StoreError, Token};
+use crate::store::{Sharing, Signals, Sqlite, Store, StoreError};
 
 /// What a token may be good for.
-const SCOPES: [&str; 7] = [
+const SCOPES: [&str; 15] = [
     "events:write",
     "subscriptions:read",
     "subscriptions:write",
@@ -23,8 +21,18 @@ const SCOPES: [&str; 7] = [
     "plugins:write",
     "deliveries:read",
     "admin",
+    // Of Kajabi's API.
+    "view:purchases",
+    "view:transactions",
+    "view:orders",
+    "view:form_submissions",
+    "view:contacts",
+    // Of Vonage Contact Center's.
+    "admin:read",
+    "admin:write",
+    // Of Vision6's.
+    "full_access",
 ];
-const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Tokens {
@@ -43,7 +51,9 @@ enum Command {
     /// Make a token, and show it this once
     ///
     /// The scopes are events:write, subscriptions:read, subscriptions:write, plugins:read,
-    /// plugins:write, deliveries:read, and admin for all of them.
+    /// plugins:write, deliveries:read, and admin for all of them. Providers' APIs have scopes of their
+    /// own: Kajabi view:purchases, view:transactions, view:orders, view:form_submissions and
+    /// view:contacts, Vonage admin:read and admin:write, Vision6 full_access.
     Create {
         /// The account that the token is for; begins to exist with its first token. Without it, the
         /// token is the operator's and acts for any tenant that a call names
@@ -104,26 +114,6 @@ async fn create(
         eprintln!("the token has the id {}; it is not shown again", token.id);
     }
     Ok(())
-}
-
-/// A new token and its text.
-pub fn new_token(
-    tenant: Option<Tenant>,
-    scopes: Vec<String>,
-    days: Option<u32>,
-) -> (Token, String) {
-    let text = format!("hky_{}", BASE64_URL_SAFE_NO_PAD.encode(secret::random::<32>()));
-    let now_ms = clock::now_ms();
-    let token = Token {
-        id: Uuid::now_v7(),
-        hash: hash_token(&text),
-        tenant,
-        scopes,
-        created_at_ms: now_ms,
-        expires_at_ms: days.map(|days| now_ms + i64::from(days) * DAY_MS),
-        revoked_at_ms: None,
-    };
-    (token, text)
 }
 
 async fn list(store: &Sqlite, json: bool) -> anyhow::Result<()> {

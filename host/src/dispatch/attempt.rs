@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::clock;
+use crate::delivery::Reason;
+use crate::keys;
+use crate::manage;
 use crate::render::Body;
 use crate::send::{Outcome, Request};
-use crate::sign;
+use crate::sign::Unsigned;
 use crate::subscription::Subscription;
-
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// What came of an attempt.
 pub(super) struct Attempted {
@@ -28,21 +26,41 @@ pub(super) async fn attempt(
     app: Arc<App>,
     subscription: Arc<Subscription>,
     delivery: Uuid,
+    event: Uuid,
     body: Body,
 ) -> Attempted {
     let at_ms = clock::now_ms();
-    let id = delivery.to_string();
-    let signature = sign::standard_webhooks(&subscription.secrets, &id, at_ms, &body.bytes);
+    let format = app.format(subscription.format);
+    let key = if format.has_rotating_key() {
+        match manage::keys::get(&app, &keys::selector(at_ms)).await {
+            Ok(key) => Some(key),
+            Err(err) => {
+                let why = format!("the router has no key to sign with: {err}");
+                let outcome = Outcome::Unreachable(Reason::new("no-key", why));
+                return Attempted { at_ms, duration: Duration::ZERO, outcome };
+            }
+        }
+    } else {
+        None
+    };
+    let headers = format.sign(&Unsigned {
+        delivery,
+        event,
+        tenant: &subscription.tenant,
+        url: &subscription.url,
+        content_type: body.content_type,
+        body: &body.bytes,
+        secrets: &subscription.secrets,
+        key: key.as_deref(),
+        nonce: rand::random(),
+        now_ms: at_ms,
+    });
     let request = Request {
         url: subscription.url.clone(),
         content_type: body.content_type,
-        headers: vec![
-            (WEBHOOK_ID, id),
-            (WEBHOOK_TIMESTAMP, (at_ms / 1_000).to_string()),
-            (WEBHOOK_SIGNATURE, signature),
-        ],
+        headers,
         body: body.bytes,
-        timeout: app.format(subscription.format).policy().timeout,
+        timeout: format.policy().timeout,
     };
     let (outcome, duration) = app.sender.send(request).await;
     Attempted { at_ms, duration, outcome }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::app::Unrecorded;
+use crate::clock;
 use crate::delivery::Delivery;
 use crate::event::Tenant;
 use crate::render::Body;
@@ -24,6 +25,9 @@ pub(super) struct Lane {
     pub(super) claiming: bool,
     /// The lane waits for its turn among the lanes.
     pub(super) waits: bool,
+    /// The endpoint agreed to so many deliveries a minute, and the next one is not before this. There
+    /// is an alarm for it.
+    pub(super) rests_until_ms: i64,
 }
 
 impl Lane {
@@ -52,6 +56,7 @@ impl Lane {
             && self.next_due_ms.is_none()
             && !self.claiming
             && !self.waits
+            && self.rests_until_ms <= clock::now_ms()
     }
 }
 

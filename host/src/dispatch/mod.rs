@@ -6,6 +6,7 @@
 
 mod alarms;
 mod attempt;
+mod back;
 mod claim;
 mod lane;
 mod settle;
@@ -117,6 +118,7 @@ impl Dispatcher {
             }
             while self.effects.try_join_next().is_some() {}
             while let Some(subscription) = self.alarms.sound(clock::now_ms()) {
+                self.turn(subscription);
                 self.fetch(subscription);
             }
             self.record_the_late();
@@ -188,7 +190,8 @@ impl Dispatcher {
     /// Gives a lane a turn when it has something to send.
     fn turn(&mut self, subscription: Uuid) {
         let Some(lane) = self.lanes.get_mut(&subscription) else { return };
-        let room = lane.in_flight < self.app.settings.subscription_in_flight_max;
+        let room = lane.in_flight < self.app.settings.subscription_in_flight_max
+            && lane.rests_until_ms <= clock::now_ms();
         if !lane.waits && room && !lane.queue.is_empty() {
             lane.waits = true;
             self.turns.push_back(subscription);
@@ -216,10 +219,15 @@ impl Dispatcher {
         let lane = self.lanes.get_mut(&subscription.id).expect("the lane has its turn");
         let Some(id) = lane.queue.pop_front() else { return };
         lane.in_flight += 1;
+        if let Some(rate) = subscription.rate_per_minute {
+            lane.rests_until_ms = clock::now_ms() + 60_000 / i64::from(rate.max(1));
+            self.alarms.set(lane.rests_until_ms, subscription.id);
+        }
         let open = self.open.get_mut(&id).expect("a queued delivery is open");
         let body = open.body.take().expect("a queued delivery has its body");
         self.bytes -= body.bytes.len();
-        let attempt = attempt(Arc::clone(&self.app), Arc::clone(subscription), id, body);
+        let event = open.delivery.event_id;
+        let attempt = attempt(Arc::clone(&self.app), Arc::clone(subscription), id, event, body);
         let task = self.attempts.spawn(attempt);
         self.in_flight.insert(task.id(), id);
     }
@@ -261,8 +269,9 @@ impl Dispatcher {
     fn follow(&mut self, subscription: Uuid, effect: Effect) {
         let state = match effect {
             Effect::None => return,
-            Effect::Disable => State::Disabled,
-            Effect::Pause => State::Paused,
+            Effect::Disable => Some(State::Disabled),
+            Effect::Pause => Some(State::Paused),
+            Effect::Remove => None,
         };
         let app = Arc::clone(&self.app);
         self.effects.spawn(async move {
@@ -314,41 +323,6 @@ impl Dispatcher {
             self.due(claimed.subscription, due_ms);
         }
         self.fetch(claimed.subscription);
-    }
-
-    /// A delivery leaves memory and waits in the store.
-    fn put_back(&mut self, id: Uuid, due_ms: i64) {
-        let open = self.open.remove(&id).expect("a delivery that is put back is open");
-        let mut delivery = open.delivery;
-        delivery.due_at_ms = Some(due_ms);
-        self.due(delivery.subscription_id, due_ms);
-        self.record(open.tenant, open.event_seq, delivery, open.unrecorded);
-    }
-
-    /// The subscription takes nothing now; when it does again, it is in the store.
-    fn put_lane_back(&mut self, subscription: Uuid) {
-        let now_ms = clock::now_ms();
-        for id in self.empty_lane(subscription) {
-            self.put_back(id, now_ms);
-        }
-    }
-
-    fn cancel_lane(&mut self, subscription: Uuid) {
-        for id in self.empty_lane(subscription) {
-            let mut open = self.open.remove(&id).expect("a queued delivery is open");
-            open.delivery.state = DeliveryState::Cancelled;
-            self.record(open.tenant, open.event_seq, open.delivery, open.unrecorded);
-        }
-    }
-
-    fn empty_lane(&mut self, subscription: Uuid) -> VecDeque<Uuid> {
-        let lane = self.lanes.get_mut(&subscription).expect("the lane has its turn");
-        let queue = std::mem::take(&mut lane.queue);
-        for id in &queue {
-            let body = self.open.get(id).and_then(|open| open.body.as_ref());
-            self.bytes -= body.map_or(0, |body| body.bytes.len());
-        }
-        queue
     }
 
     fn record(

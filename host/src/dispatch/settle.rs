@@ -19,6 +19,8 @@ pub(super) enum Effect {
     Disable,
     /// The format says so after the last attempt of a delivery.
     Pause,
+    /// The format has the subscription deleted then.
+    Remove,
 }
 
 /// Adds an attempt to a delivery, and says what follows. `jitter` is between -1 and 1.
@@ -55,7 +57,7 @@ pub(super) fn settle(
         delivery.state = DeliveryState::Delivered;
         return (delivery, Effect::None);
     };
-    if status == Some(410) {
+    if status == Some(410) && policy.gone_disables {
         delivery.state = DeliveryState::Dead;
         delivery.reason =
             Some(Reason::new("gone", "the endpoint answered 410: it is gone for good"));
@@ -70,6 +72,7 @@ pub(super) fn settle(
         let effect = match policy.after_last {
             AfterLast::Keep => Effect::None,
             AfterLast::Pause => Effect::Pause,
+            AfterLast::Remove => Effect::Remove,
         };
         return (delivery, effect);
     };

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
+use url::form_urlencoded;
+use uuid::Uuid;
 
 use crate::event::Violation;
 use crate::subscription::{Draft, Subscription};
@@ -15,6 +17,20 @@ pub trait Api: Send + Sync {
     /// The paths under the format's base path, with parameters in braces.
     fn routes(&self) -> &'static [&'static str];
 
+    /// How clients come by tokens; none where they are only given out by the operator.
+    fn login(&self) -> Option<Login> {
+        None
+    }
+
+    /// The text of the caller's token.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or the call cannot even be read so far.
+    fn token(&self, call: &Call) -> Result<String, Refusal> {
+        bearer(&call.headers)
+    }
+
     /// What a call asks for.
     ///
     /// # Errors
@@ -22,11 +38,81 @@ pub trait Api: Send + Sync {
     /// The call is not one that the provider would take.
     fn operation(&self, call: &Call) -> Result<Operation, Refusal>;
 
+    /// Whether a token allows an operation.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    fn permit(&self, operation: &Operation, granted: &Granted<'_>) -> Result<(), Refusal> {
+        let scope = if operation.changes() { "subscriptions:write" } else { "subscriptions:read" };
+        if granted.has(scope) { Ok(()) } else { Err(Refusal::MissingScope(scope.to_owned())) }
+    }
+
+    /// What a change of some members makes of a subscription.
+    ///
+    /// # Errors
+    ///
+    /// What would come of it is not a subscription that the provider would take.
+    fn patched(&self, present: &Subscription, patch: &Value) -> Result<Draft, Refusal> {
+        let _ = (present, patch);
+        Err(Refusal::NotFound)
+    }
+
+    /// The settings of an account that has not made any.
+    fn default_settings(&self) -> Value {
+        Value::Null
+    }
+
     /// The provider's answer.
     fn answer(&self, call: &Call, outcome: Result<Done, Refusal>) -> Answer;
 
-    /// The id of a new subscription, from a number that counts the tenant's subscriptions in this format.
-    fn provider_id(&self, number: u64) -> String;
+    /// The id of a new subscription, from a number that counts the tenant's subscriptions in this
+    /// format, and from our own id for it.
+    fn provider_id(&self, number: u64, id: Uuid) -> String;
+}
+
+/// How a provider's clients come by tokens. Paths are as in [`Api::routes`].
+#[derive(Clone, Copy, Debug)]
+pub enum Login {
+    /// Client credentials (RFC 6749, section 4.4), of which the client's id is the id of one of our
+    /// tokens and its secret is the token.
+    OAuth {
+        token: &'static [&'static str],
+        /// RFC 7009.
+        revoke: &'static [&'static str],
+        expires_s: u32,
+        /// Whether there are refresh tokens (RFC 6749, section 6).
+        refresh: bool,
+    },
+    /// A form with one of our tokens as `access_token` is answered with another one, as text.
+    Exchange { path: &'static str, expires_s: u32 },
+}
+
+/// The scopes of a caller's token.
+#[derive(Clone, Copy, Debug)]
+pub struct Granted<'a>(pub &'a [String]);
+
+impl Granted<'_> {
+    /// Whether the token has a scope; `admin` is all of them.
+    pub fn has(&self, scope: &str) -> bool {
+        self.0.iter().any(|it| it == scope || it == "admin")
+    }
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750).
+///
+/// # Errors
+///
+/// There is no such header, or it has something else.
+pub fn bearer(headers: &HeaderMap) -> Result<String, Refusal> {
+    let value = headers.get(header::AUTHORIZATION).ok_or(Refusal::NoToken)?;
+    let text = value.to_str().map_err(|_| Refusal::BadToken)?;
+    let (scheme, token) = text.split_once(' ').ok_or(Refusal::BadToken)?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok(token.trim().to_owned())
+    } else {
+        Err(Refusal::BadToken)
+    }
 }
 
 /// One request to a provider's API.
@@ -37,9 +123,18 @@ pub struct Call {
     pub route: &'static str,
     /// The values of the route's parameters.
     pub parameters: HashMap<String, String>,
-    pub query: HashMap<String, String>,
+    /// Behind the `?`, as it was sent.
+    pub query: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+impl Call {
+    /// The first value of a parameter of the query.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let mut pairs = form_urlencoded::parse(self.query.as_bytes());
+        pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
 }
 
 /// What can be done with subscriptions, whatever the API. Ids are the provider's.
@@ -62,9 +157,24 @@ pub enum Operation {
         id: String,
         draft: Box<Draft>,
     },
+    /// Changes some members; [`Api::patched`] says what comes of it.
+    Patch {
+        tenant: Option<String>,
+        id: String,
+        patch: Value,
+    },
     Delete {
         tenant: Option<String>,
         id: String,
+    },
+    /// Asks for something that is the same for everyone.
+    Show(Answer),
+    ReadSettings {
+        tenant: Option<String>,
+    },
+    WriteSettings {
+        tenant: Option<String>,
+        settings: Value,
     },
 }
 
@@ -76,17 +186,26 @@ impl Operation {
             | Operation::List { tenant }
             | Operation::Read { tenant, .. }
             | Operation::Replace { tenant, .. }
-            | Operation::Delete { tenant, .. } => tenant.as_deref(),
+            | Operation::Patch { tenant, .. }
+            | Operation::Delete { tenant, .. }
+            | Operation::ReadSettings { tenant }
+            | Operation::WriteSettings { tenant, .. } => tenant.as_deref(),
+            Operation::Show(_) => None,
         }
     }
 
-    /// The scope that the caller's token needs.
-    pub fn scope(&self) -> &'static str {
+    /// Whether anything is other than before when it is done.
+    pub fn changes(&self) -> bool {
         match self {
-            Operation::List { .. } | Operation::Read { .. } => "subscriptions:read",
-            Operation::Create { .. } | Operation::Replace { .. } | Operation::Delete { .. } => {
-                "subscriptions:write"
-            }
+            Operation::List { .. }
+            | Operation::Read { .. }
+            | Operation::Show(_)
+            | Operation::ReadSettings { .. } => false,
+            Operation::Create { .. }
+            | Operation::Replace { .. }
+            | Operation::Patch { .. }
+            | Operation::Delete { .. }
+            | Operation::WriteSettings { .. } => true,
         }
     }
 }
@@ -98,7 +217,10 @@ pub enum Done {
     Listed(Vec<Subscription>),
     Read(Subscription),
     Replaced(Subscription),
+    Patched(Subscription),
     Deleted(Subscription),
+    Shown(Answer),
+    Settings(Value),
 }
 
 /// Why something was not done. Each format has its own words and codes for these.
@@ -106,11 +228,15 @@ pub enum Done {
 pub enum Refusal {
     NoToken,
     BadToken,
-    MissingScope(&'static str),
+    MissingScope(String),
+    /// The call names an account that is not the caller's.
+    OtherAccount,
     /// There is no such thing, or none that the caller may know of.
     NotFound,
     WrongMethod(&'static str),
     WrongMediaType(&'static str),
+    /// The only media type that answers have is not one that the caller takes.
+    NotAcceptable(&'static str),
     TooLarge {
         bytes_max: usize,
     },
@@ -128,9 +254,10 @@ impl Refusal {
         match self {
             Refusal::NoToken | Refusal::BadToken => StatusCode::UNAUTHORIZED,
             Refusal::MissingScope(_) => StatusCode::FORBIDDEN,
-            Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::OtherAccount | Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::WrongMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Malformed(_) | Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
             Refusal::Conflict(_) => StatusCode::CONFLICT,
@@ -148,11 +275,16 @@ impl fmt::Display for Refusal {
             Refusal::MissingScope(scope) => {
                 write!(f, "the token does not have the scope `{scope}`")
             }
-            Refusal::NotFound => f.write_str("there is no such subscription"),
+            Refusal::OtherAccount | Refusal::NotFound => {
+                f.write_str("there is no such subscription")
+            }
             Refusal::WrongMethod(allowed) => {
                 write!(f, "the method is not allowed here; use {allowed}")
             }
             Refusal::WrongMediaType(wanted) => write!(f, "the body must be {wanted}"),
+            Refusal::NotAcceptable(offered) => {
+                write!(f, "the answer is {offered}; the header `Accept` must take it")
+            }
             Refusal::TooLarge { bytes_max } => {
                 write!(f, "the body is larger than {bytes_max} bytes")
             }

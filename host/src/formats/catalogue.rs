@@ -21,6 +21,8 @@ pub struct EventType {
     /// An extension attribute that every event of the type has, since subscriptions select by it.
     requires: Option<String>,
     data: Schema,
+    /// What a token needs for a subscription to it, where the provider asks for something.
+    pub scopes: Vec<String>,
     /// By locale.
     pub texts: HashMap<String, Texts>,
 }
@@ -55,8 +57,13 @@ struct EventTypeFile {
     entity: String,
     #[serde(default, rename = "inferred")]
     _inferred: bool,
+    #[serde(default, rename = "description")]
+    _description: String,
     requires: Option<String>,
+    #[serde(default)]
+    scopes: Vec<String>,
     data: String,
+    #[serde(default)]
     texts: HashMap<String, Texts>,
 }
 
@@ -67,16 +74,25 @@ impl Catalogue {
     ///
     /// There is none, or it is broken.
     pub(super) fn load(format: &str) -> Catalogue {
-        let file: CatalogueFile =
-            serde_json::from_str(schemas::file(&format!("{format}/catalogue.json")))
-                .unwrap_or_else(|err| panic!("the catalogue of `{format}` is broken: {err}"));
-        let data = schemas::file(&format!("{format}/data.json"));
+        let file = |name: &str| schemas::file(&format!("{format}/{name}.json"));
+        Catalogue::ours(file("catalogue"), file("data"))
+    }
+
+    /// A catalogue from the texts of `catalogue.json` and `data.json`.
+    ///
+    /// # Panics
+    ///
+    /// They are broken.
+    pub fn ours(catalogue: &str, data: &str) -> Catalogue {
+        let file: CatalogueFile = serde_json::from_str(catalogue)
+            .unwrap_or_else(|err| panic!("a catalogue is broken: {err}"));
         let types = file.types.into_iter().map(|it| {
             let schema = Schema::definition(data, &it.data);
             let event_type = EventType {
                 entity: it.entity,
                 requires: it.requires,
                 data: schema,
+                scopes: it.scopes,
                 texts: it.texts,
             };
             (it.r#type, event_type)
@@ -87,6 +103,11 @@ impl Catalogue {
     /// The usual spelling of a type.
     pub fn canonical<'a>(&'a self, event_type: &'a str) -> &'a str {
         self.aliases.get(event_type).map_or(event_type, String::as_str)
+    }
+
+    /// All types, by their usual spelling.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &EventType)> {
+        self.types.iter().map(|(name, it)| (name.as_str(), it))
     }
 
     /// A type by its usual spelling.

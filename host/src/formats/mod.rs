@@ -1,4 +1,4 @@
-//! The formats: one file each. This one says what a format has to answer.
+//! The formats: one file or folder each. This one says what a format has to answer.
 //!
 //! A format is pure: it makes bodies out of events, and it translates between a provider's API and
 //! operations on subscriptions. It reads no socket, no store and no clock.
@@ -6,19 +6,34 @@
 mod api;
 mod catalogue;
 mod cloudevents;
+mod copernica;
+mod kajabi;
 mod mypreferences;
+mod vision6;
+mod vonage;
+mod writer;
 
 use std::time::Duration;
 
-use crate::delivery::DEFAULT_SCHEDULE;
-use crate::event::{Content, Event, Tenant};
-use crate::render::{Body, Rendering};
-use crate::schemas::Endpoints;
+use http::HeaderName;
+use serde_json::Value;
 
-pub use api::{Answer, Api, Call, Done, Operation, Refusal};
+use crate::delivery::DEFAULT_SCHEDULE;
+use crate::event::{Content, Event};
+use crate::json::Json;
+use crate::render::{Body, Rendering};
+use crate::schemas::{Endpoints, Schema};
+use crate::sign::{self, Unsigned};
+
+pub use api::{Answer, Api, Call, Done, Granted, Login, Operation, Refusal, bearer};
 pub use catalogue::{Catalogue, EventType, Texts};
 pub use cloudevents::CloudEvents;
+pub use copernica::{Copernica, InterestShape};
+pub use kajabi::Kajabi;
 pub use mypreferences::{AlternateIdShape, MyPreferences};
+pub use vision6::Vision6;
+pub use vonage::Vonage;
+pub use writer::Writer;
 
 /// What a format decides of events and of their deliveries.
 pub trait Format: Send + Sync {
@@ -29,26 +44,49 @@ pub trait Format: Send + Sync {
     fn catalogue(&self) -> Option<&Catalogue>;
 
     /// Which way of writing bodies new renderings get.
-    fn encoding(&self) -> u16;
+    fn encoding(&self) -> u16 {
+        1
+    }
 
     /// Whether the body tells the subscription that it is for.
-    fn names_subscription(&self) -> bool;
+    fn names_subscription(&self) -> bool {
+        false
+    }
 
     /// Writes what is sent. `content` is the event's, or what the pipeline made of it.
     fn encode(&self, event: &Event, content: &Content, rendering: &Rendering) -> Body;
 
+    /// The headers that sign a request, made anew for each attempt. Standard Webhooks, unless the
+    /// provider has something of its own; nothing for a subscription without a secret.
+    fn sign(&self, request: &Unsigned<'_>) -> Vec<(HeaderName, String)> {
+        sign::standard_webhooks(request)
+    }
+
+    /// Whether deliveries are signed with a key of ours that changes each month.
+    fn has_rotating_key(&self) -> bool {
+        false
+    }
+
     /// When and how often a delivery is tried, and what comes after.
     fn policy(&self) -> Policy {
-        Policy {
-            timeout: Duration::from_secs(15),
-            schedule: &DEFAULT_SCHEDULE,
-            after_last: AfterLast::Keep,
-        }
+        Policy::default()
     }
 
     /// Whether a status of the endpoint's answer is a success.
     fn is_success(&self, status: u16) -> bool {
         (200..300).contains(&status)
+    }
+
+    /// Whether endpoints may be plain `http`.
+    fn takes_http(&self) -> bool {
+        false
+    }
+
+    /// How the endpoint of a subscription shows that it wants deliveries, by what the format keeps of
+    /// it.
+    fn proof(&self, document: &Value) -> Proof {
+        let _ = document;
+        Proof::None
     }
 
     /// The profile that an event is about.
@@ -68,6 +106,20 @@ pub struct Policy {
     /// How long after the previous attempt each attempt is made.
     pub schedule: &'static [Duration],
     pub after_last: AfterLast,
+    /// An endpoint that answers 410 gets nothing more.
+    pub gone_disables: bool,
+}
+
+impl Default for Policy {
+    /// What Standard Webhooks advises.
+    fn default() -> Policy {
+        Policy {
+            timeout: Duration::from_secs(15),
+            schedule: &DEFAULT_SCHEDULE,
+            after_last: AfterLast::Keep,
+            gone_disables: true,
+        }
+    }
 }
 
 /// What becomes of a subscription when the last attempt of a delivery has failed.
@@ -75,6 +127,20 @@ pub struct Policy {
 pub enum AfterLast {
     Keep,
     Pause,
+    Remove,
+}
+
+/// How an endpoint shows that it wants deliveries, before it gets the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    None,
+    /// The handshake of the CloudEvents webhook specification, section 4. Without it, the subscription
+    /// is refused.
+    Handshake,
+    /// The same, or that it answers a code that it is sent. Without it, the subscription is paused.
+    HandshakeOrEcho,
+    /// A TXT record of its domain, or of one above it. Without it, the subscription is refused.
+    DnsRecord,
 }
 
 /// All formats, by name.
@@ -83,15 +149,36 @@ pub struct Formats {
 }
 
 /// What the operator decides of formats.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Choices {
     pub endpoints: Endpoints,
     pub alternate_id: AlternateIdShape,
+    pub mypreferences_validation: bool,
+    pub interests: InterestShape,
+    pub copernica_validation: bool,
+    /// The domain below which receivers find the keys of Copernica deliveries.
+    pub copernica_key_domain: String,
 }
 
 impl Formats {
-    pub fn new(choices: Choices) -> Formats {
-        Formats { formats: vec![Box::new(CloudEvents), Box::new(MyPreferences::new(choices))] }
+    pub fn new(choices: &Choices) -> Formats {
+        Formats {
+            formats: vec![
+                Box::new(CloudEvents),
+                Box::new(MyPreferences::new(choices)),
+                Box::new(Kajabi::new(choices.endpoints)),
+                Box::new(Vision6::new(choices.endpoints)),
+                Box::new(Copernica::new(choices)),
+                Box::new(Vonage::new(choices.endpoints)),
+            ],
+        }
+    }
+
+    /// The formats that are built in, and one more.
+    #[must_use]
+    pub fn with(mut self, format: Box<dyn Format>) -> Formats {
+        self.formats.push(format);
+        self
     }
 
     pub fn get(&self, name: &str) -> Option<&dyn Format> {
@@ -103,7 +190,35 @@ impl Formats {
     }
 }
 
-/// Whether a caller with this tenant is the account that a call names.
-pub fn is_same_account(named: Option<&str>, tenant: &Tenant) -> bool {
-    named.is_none_or(|it| it == tenant.as_str())
+/// Reads a JSON body and checks it.
+///
+/// # Errors
+///
+/// It is not JSON, or does not fit.
+pub fn read_json(body: &[u8], schema: &Schema) -> Result<Value, Refusal> {
+    let json = Json::parse(body.to_vec().into())
+        .map_err(|err| Refusal::Malformed(format!("the body is not JSON: {err}")))?;
+    let document: Value = json.read().expect("JSON is a JSON value");
+    check(&document, schema)?;
+    Ok(document)
+}
+
+/// # Errors
+///
+/// The value does not fit.
+pub fn check(value: &Value, schema: &Schema) -> Result<(), Refusal> {
+    let violations = schema.violations(value);
+    if violations.is_empty() { Ok(()) } else { Err(Refusal::Invalid(violations)) }
+}
+
+/// A whole number, or a text of digits. For JSON Schema, `1.0` and `1e3` are whole numbers as well.
+pub fn whole_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => {
+            let of_float = || number.as_f64().and_then(|it| format!("{it:.0}").parse().ok());
+            number.as_u64().or_else(of_float)
+        }
+        _ => None,
+    }
 }

@@ -1,7 +1,9 @@
 //! Makes and changes subscriptions and plugins: checks what no schema can, pins every plugin, stores
 //! the change, and brings the index up to date.
 
+pub mod keys;
 pub mod plugins;
+mod proof;
 pub mod subscriptions;
 
 use std::sync::Arc;

@@ -6,15 +6,16 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::pin;
+use super::proof::prove;
 use crate::app::App;
 use crate::clock;
 use crate::event::{Tenant, Violation};
-use crate::formats::{Format, Refusal};
+use crate::formats::{Format, Proof, Refusal};
 use crate::plugin::Digest;
 use crate::render::{Recipient, Rendering};
 use crate::sign;
 use crate::store::StoreError;
-use crate::subscription::{Draft, SigningSecret, State, StepRef, Subscription};
+use crate::subscription::{Draft, NewSecret, SigningSecret, State, StepRef, Subscription};
 
 /// For how long a replaced secret signs beside the new one.
 const OLD_SECRET_MS: i64 = 24 * 3_600 * 1_000;
@@ -30,14 +31,18 @@ pub async fn create(
     format: &dyn Format,
     draft: Draft,
 ) -> Result<Subscription, Refusal> {
-    check_endpoint(app, &draft).await?;
+    check_endpoint(app, format, &draft).await?;
     let id = Uuid::now_v7();
     let provider_id = match format.api() {
-        Some(api) => api.provider_id(app.store.next_number(tenant, format.name()).await?),
+        Some(api) => api.provider_id(app.store.next_number(tenant, format.name()).await?, id),
         None => id.to_string(),
     };
     let now_ms = clock::now_ms();
-    let key = draft.secret.unwrap_or_else(sign::new_secret);
+    let key = match draft.secret {
+        NewSecret::Made => Some(sign::new_secret()),
+        NewSecret::Given(key) => Some(key),
+        NewSecret::None => None,
+    };
     let mut subscription = Subscription {
         id,
         tenant: tenant.clone(),
@@ -52,13 +57,15 @@ pub async fn create(
         steps: draft.steps.unwrap_or_default(),
         rendering: Arc::default(),
         rendering_hash: Digest::of(b""),
-        secrets: vec![SigningSecret { key, valid_until_ms: None }],
+        rate_per_minute: None,
+        secrets: key.into_iter().map(|key| SigningSecret { key, valid_until_ms: None }).collect(),
         document: draft.document,
         created_at_ms: now_ms,
         updated_at_ms: now_ms,
         revision: 0,
     };
     render_anew(app, &mut subscription, draft.locale).await?;
+    ask_endpoint(app, &mut subscription, draft.url_field).await?;
     let created = app.store.create_subscription(subscription, draft.unique).await?;
     app.catch_up().await?;
     Ok(created)
@@ -74,15 +81,31 @@ pub async fn replace(
     id: Uuid,
     draft: Draft,
 ) -> Result<Subscription, Refusal> {
-    check_endpoint(app, &draft).await?;
+    check_endpoint(app, format, &draft).await?;
     change(app, tenant, id, Change::Replace(format.name(), Box::new(draft))).await
+}
+
+/// Changes what a provider's patch says, and leaves the rest.
+///
+/// # Errors
+///
+/// As [`replace`].
+pub async fn patch(
+    app: &App,
+    tenant: &Tenant,
+    format: &dyn Format,
+    id: Uuid,
+    patch: Value,
+) -> Result<Subscription, Refusal> {
+    change(app, tenant, id, Change::Patch(format.name(), patch)).await
 }
 
 /// Pauses, resumes or disables.
 ///
 /// # Errors
 ///
-/// There is no such subscription, or the store cannot take the change.
+/// There is no such subscription, its endpoint does not want deliveries, or the store cannot take the
+/// change.
 pub async fn set_state(
     app: &App,
     tenant: &Tenant,
@@ -129,17 +152,21 @@ pub async fn delete(app: &App, tenant: &Tenant, id: Uuid) -> Result<Subscription
     Ok(deleted)
 }
 
-/// What a delivery's end asks for.
+/// What a delivery's end asks for: another state, or none any more.
 ///
 /// # Errors
 ///
 /// As text: nobody but the log is told.
-pub async fn stop_delivering(app: &App, id: Uuid, state: State) -> Result<(), String> {
+pub async fn stop_delivering(app: &App, id: Uuid, state: Option<State>) -> Result<(), String> {
     let Some(subscription) = app.subscription(id) else { return Ok(()) };
     if subscription.state != State::Active {
         return Ok(());
     }
-    match set_state(app, &subscription.tenant, id, state).await {
+    let stopped = match state {
+        Some(state) => set_state(app, &subscription.tenant, id, state).await,
+        None => delete(app, &subscription.tenant, id).await,
+    };
+    match stopped {
         Ok(_) | Err(Refusal::NotFound) => Ok(()),
         Err(refusal) => Err(format!("{refusal:?}")),
     }
@@ -148,6 +175,7 @@ pub async fn stop_delivering(app: &App, id: Uuid, state: State) -> Result<(), St
 enum Change {
     /// Everything that the format's API can say.
     Replace(&'static str, Box<Draft>),
+    Patch(&'static str, Value),
     State(State),
     Steps(Vec<StepRef>),
 }
@@ -161,12 +189,17 @@ async fn change(
 ) -> Result<Subscription, Refusal> {
     for _ in 0..CHANGE_AGAIN_MAX {
         let present = app.store.subscription(tenant, id).await?.ok_or(Refusal::NotFound)?;
-        let (mut changed, unique) = apply(app, present, &change).await?;
+        let Applied { mut changed, unique, secret } = apply(app, present, &change).await?;
         changed.updated_at_ms = clock::now_ms();
         match app.store.change_subscription(changed, unique).await {
             Err(StoreError::Changed) => {}
             result => {
-                let changed = result?;
+                let mut changed = result?;
+                if let Some(key) = secret {
+                    let (secret, now_ms) =
+                        (SigningSecret { key, valid_until_ms: None }, clock::now_ms());
+                    changed = app.store.rotate_secret(tenant, id, secret, now_ms, now_ms).await?;
+                }
                 app.catch_up().await?;
                 return Ok(changed);
             }
@@ -175,22 +208,34 @@ async fn change(
     Err(StoreError::Changed.into())
 }
 
-async fn apply(
-    app: &App,
-    mut it: Subscription,
-    change: &Change,
-) -> Result<(Subscription, Option<Vec<String>>), Refusal> {
-    let mut locale = it.rendering.locale.clone();
+struct Applied {
+    changed: Subscription,
+    unique: Option<Vec<String>>,
+    secret: Option<Vec<u8>>,
+}
+
+async fn apply(app: &App, mut it: Subscription, change: &Change) -> Result<Applied, Refusal> {
+    let (was_active, old_url) = (it.state == State::Active, it.url.clone());
     let mut unique = None;
+    let mut secret = None;
+    let mut url_field = "/url";
     match change {
-        Change::State(state) => {
-            it.state = *state;
-            return Ok((it, None));
+        Change::State(state) => it.state = *state,
+        Change::Steps(steps) => {
+            it.steps.clone_from(steps);
+            let locale = it.rendering.locale.clone();
+            render_anew(app, &mut it, locale).await?;
         }
-        Change::Steps(steps) => it.steps.clone_from(steps),
-        Change::Replace(format, _) if it.format != *format => return Err(Refusal::NotFound),
-        Change::Replace(_, draft) => {
-            let draft = draft.as_ref().clone();
+        Change::Replace(format, _) | Change::Patch(format, _) if it.format != *format => {
+            return Err(Refusal::NotFound);
+        }
+        Change::Replace(..) | Change::Patch(..) => {
+            let draft = match change {
+                Change::Patch(_, patch) => patched(app, &it, patch).await?,
+                Change::Replace(_, draft) => draft.as_ref().clone(),
+                Change::State(_) | Change::Steps(_) => unreachable!("these have no draft"),
+            };
+            url_field = draft.url_field;
             it.name = draft.name;
             it.url = draft.url;
             it.state = draft.state;
@@ -199,21 +244,49 @@ async fn apply(
             it.format_steps = draft.format_steps;
             it.steps = draft.steps.unwrap_or(it.steps);
             it.document = draft.document;
-            locale = draft.locale;
             unique = Some(draft.unique);
+            if let NewSecret::Given(key) = draft.secret {
+                secret = Some(key);
+            }
+            render_anew(app, &mut it, draft.locale).await?;
         }
     }
-    render_anew(app, &mut it, locale).await?;
-    Ok((it, unique))
+    if !was_active || it.url != old_url {
+        ask_endpoint(app, &mut it, url_field).await?;
+    }
+    Ok(Applied { changed: it, unique, secret })
 }
 
-async fn check_endpoint(app: &App, draft: &Draft) -> Result<(), Refusal> {
-    // Each format spells the member its own way.
-    let field = if draft.document.get("Url").is_some() { "/Url" } else { "/url" };
+async fn patched(app: &App, present: &Subscription, patch: &Value) -> Result<Draft, Refusal> {
+    let format = app.format(present.format);
+    let draft = format.api().ok_or(Refusal::NotFound)?.patched(present, patch)?;
+    check_endpoint(app, format, &draft).await?;
+    Ok(draft)
+}
+
+async fn check_endpoint(app: &App, format: &dyn Format, draft: &Draft) -> Result<(), Refusal> {
     app.egress
-        .check(field, &draft.url)
+        .check(draft.url_field, &draft.url, format.takes_http())
         .await
-        .map_err(|violation: Violation| Refusal::Invalid(vec![violation]))
+        .map_err(|violation| Refusal::Invalid(vec![violation]))
+}
+
+/// Asks the endpoint of a subscription that becomes active, or that has a new one, whether it wants
+/// deliveries, where the format does that.
+async fn ask_endpoint(app: &App, it: &mut Subscription, url_field: &str) -> Result<(), Refusal> {
+    if it.state != State::Active {
+        return Ok(());
+    }
+    let proof = app.format(it.format).proof(&it.document);
+    match (prove(app, &it.tenant, proof, &it.url).await, proof) {
+        (Ok(agreed), _) => it.rate_per_minute = agreed.rate_per_minute,
+        (Err(why), Proof::HandshakeOrEcho) => {
+            tracing::info!(subscription = %it.id, %why, "stays paused: the endpoint is not validated");
+            it.state = State::Paused;
+        }
+        (Err(why), _) => return Err(Refusal::Invalid(vec![Violation::new(url_field, why)])),
+    }
+    Ok(())
 }
 
 /// Pins the plugins of all steps.
@@ -238,9 +311,4 @@ async fn render_anew(
     it.rendering_hash = rendering.hash();
     it.rendering = Arc::new(rendering);
     Ok(())
-}
-
-/// A document without anything of a provider's.
-pub fn no_document() -> Value {
-    Value::Object(serde_json::Map::new())
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::delivery::{Attempt, Delivery, DeliveryState};
@@ -121,6 +122,8 @@ pub struct Token {
     pub created_at_ms: i64,
     pub expires_at_ms: Option<i64>,
     pub revoked_at_ms: Option<i64>,
+    /// The token that this one was given out for: it ends with that one.
+    pub parent: Option<Uuid>,
 }
 
 /// How long and how much is kept.
@@ -284,11 +287,31 @@ pub trait Store: Send + Sync {
     /// Stores a token; its tenant begins to exist if it did not.
     async fn create_token(&self, token: Token) -> Result<()>;
 
+    /// All tokens but those that were given out for others.
     async fn tokens(&self) -> Result<Vec<Token>>;
 
     async fn token(&self, hash: [u8; 32]) -> Result<Option<Token>>;
 
+    async fn token_by_id(&self, id: Uuid) -> Result<Option<Token>>;
+
+    /// Ends a token, and those that were given out for it.
     async fn revoke_token(&self, id: Uuid, now_ms: i64) -> Result<()>;
+
+    /// What an account has set in a provider's API.
+    async fn settings(&self, tenant: &Tenant, format: &'static str) -> Result<Option<Value>>;
+
+    async fn put_settings(
+        &self,
+        tenant: &Tenant,
+        format: &'static str,
+        settings: Value,
+    ) -> Result<()>;
+
+    /// One of the router's own keys, as PKCS #8.
+    async fn signing_key(&self, selector: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Keeps a key, unless there is one; answers the one that is kept.
+    async fn keep_signing_key(&self, selector: &str, made: Vec<u8>) -> Result<Vec<u8>>;
 
     async fn tenant_exists(&self, tenant: &Tenant) -> Result<bool>;
 

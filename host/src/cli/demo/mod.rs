@@ -2,6 +2,8 @@
 
 mod show;
 mod stage;
+mod subscribe;
+mod verify;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use show::Totals;
 use stage::{Expected, Stage};
 
+const ACCOUNT: &str = "acme";
 /// How long the last delivery may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How many events are published to measure latency, and how fast.
@@ -76,11 +79,11 @@ async fn collect(
         let at =
             at.ok_or_else(|| anyhow::anyhow!("`{}` got what it did not ask for", receipt.path))?;
         expected.paths.swap_remove(at);
-        stage.verify(&receipt)?;
+        let verified = stage.verify(&receipt)?;
         totals.deliveries += 1;
         totals.latencies.push(receipt.at - expected.since);
         if print {
-            show::received(&receipt);
+            show::received(&receipt, verified);
         }
     }
     Ok(())

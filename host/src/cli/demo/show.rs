@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::verify::Verified;
 use crate::api::receiver::Receipt;
 
 /// What the demo adds up to.
@@ -29,12 +30,12 @@ pub(super) fn published(event: &Value) {
     println!("{} {} published: {}", event["type"], event["id"], event["data"]);
 }
 
-pub(super) fn received(it: &Receipt) {
+pub(super) fn received(it: &Receipt, verified: Verified) {
     println!("  received: POST {}", it.path);
     for (name, value) in &it.headers {
         println!("    {name}: {}", value.to_str().unwrap_or("(not text)"));
     }
-    println!("    (signature verified)");
+    println!("    ({verified})");
     println!("    {}\n", String::from_utf8_lossy(&it.body));
 }
 

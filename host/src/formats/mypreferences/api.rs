@@ -4,22 +4,38 @@ use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
+use uuid::Uuid;
 
 use super::{AlternateIdShape, MyPreferences, NAME};
 use crate::event::{Violation, is_json_type};
-use crate::formats::{Answer, Api, Call, Catalogue, Done, Operation, Refusal};
-use crate::json::Json;
+use crate::formats::{
+    Answer, Api, Call, Catalogue, Done, Login, Operation, Refusal, read_json, whole_number,
+};
 use crate::plugin::PluginRef;
 use crate::schemas::Schema;
-use crate::subscription::{Draft, Filter, State, StepRef, Subscription, TypePattern};
+use crate::subscription::{Draft, Filter, NewSecret, State, StepRef, Subscription, TypePattern};
 
 /// The provider's pages print no path beside `/Profiles/v4/{clientId}`; the rest is ours.
 const ALL: &str = "/Profiles/v4/{clientId}/Webhooks/Subscriptions";
 const ONE: &str = "/Profiles/v4/{clientId}/Webhooks/Subscriptions/{subscriptionId}";
+const SETTINGS: &str = "/Profiles/v4/{clientId}/Webhooks/Settings";
+/// "Default 500" messages, and then a pause of "default 1" second.
+const REQUESTS: u64 = 500;
+const DURATION_S: u64 = 1;
 
 impl Api for MyPreferences {
     fn routes(&self) -> &'static [&'static str] {
-        &[ALL, ONE]
+        &[ALL, ONE, SETTINGS]
+    }
+
+    /// The provider's page on OAuth; the path is ours.
+    fn login(&self) -> Option<Login> {
+        Some(Login::OAuth {
+            token: &["/oauth/token"],
+            revoke: &[],
+            expires_s: 3_600,
+            refresh: false,
+        })
     }
 
     fn operation(&self, call: &Call) -> Result<Operation, Refusal> {
@@ -31,8 +47,8 @@ impl Api for MyPreferences {
                 let (draft, _) = self.draft(&self.create, &call.body)?;
                 Ok(Operation::Create { tenant, draft: Box::new(draft) })
             }
-            (ALL, &Method::GET) => match call.query.get("subscriptionId") {
-                Some(id) => Ok(Operation::Read { tenant, id: integer(id)? }),
+            (ALL, &Method::GET) => match call.parameter("subscriptionId") {
+                Some(id) => Ok(Operation::Read { tenant, id: integer(&id)? }),
                 None => Ok(Operation::List { tenant }),
             },
             (ALL, _) => Err(Refusal::WrongMethod("GET, POST")),
@@ -48,8 +64,28 @@ impl Api for MyPreferences {
                 }
             }
             (ONE, &Method::DELETE) => Ok(Operation::Delete { tenant, id: id()? }),
-            (_, _) => Err(Refusal::WrongMethod("PUT, DELETE")),
+            (ONE, _) => Err(Refusal::WrongMethod("PUT, DELETE")),
+            (SETTINGS, &Method::GET) => Ok(Operation::ReadSettings { tenant }),
+            (SETTINGS, &Method::PUT) => {
+                check_media_type(call)?;
+                let asked = read_json(&call.body, &self.settings)?;
+                let number = |name: &str, default: u64| {
+                    whole_number(&asked["Settings"][name]).unwrap_or(default).into()
+                };
+                let settings = settings(
+                    number("MaxConcurrentRequests", REQUESTS),
+                    number("Duration", DURATION_S),
+                );
+                Ok(Operation::WriteSettings { tenant, settings })
+            }
+            (_, _) => Err(Refusal::WrongMethod("GET, PUT")),
         }
+    }
+
+    fn default_settings(&self) -> Value {
+        let mut settings = settings(REQUESTS.into(), DURATION_S.into());
+        settings["Edited"] = json!({"Date": null});
+        settings
     }
 
     fn answer(&self, call: &Call, outcome: Result<Done, Refusal>) -> Answer {
@@ -65,12 +101,13 @@ impl Api for MyPreferences {
             Ok(Done::Deleted(it)) if call.method == Method::PUT => {
                 Answer::json(StatusCode::OK, &document(&it, false))
             }
-            Ok(Done::Deleted(_)) => Answer::empty(StatusCode::NO_CONTENT),
+            Ok(Done::Settings(settings)) => Answer::json(StatusCode::OK, &settings),
+            Ok(_) => Answer::empty(StatusCode::NO_CONTENT),
             Err(refusal) => refused(&refusal),
         }
     }
 
-    fn provider_id(&self, number: u64) -> String {
+    fn provider_id(&self, number: u64, _: Uuid) -> String {
         number.to_string()
     }
 }
@@ -102,14 +139,8 @@ impl MyPreferences {
     }
 
     fn draft(&self, schema: &Schema, body: &[u8]) -> Result<(Draft, bool), Refusal> {
-        let json = Json::parse(body.to_vec().into())
-            .map_err(|err| Refusal::Malformed(format!("the body is not JSON: {err}")))?;
-        let document: Value = json.read().expect("JSON is a JSON value");
-        let violations = schema.violations(&document);
-        if !violations.is_empty() {
-            return Err(Refusal::Invalid(violations));
-        }
-        let request: Request = json.read().expect("the schema has checked the body");
+        let document = read_json(body, schema)?;
+        let request = Request::deserialize(&document).expect("the schema has checked the body");
         let filters: Vec<Filter> =
             request.subscriptions.iter().map(|it| it.filter(&self.catalogue)).collect();
         check_repetitions(&filters)?;
@@ -129,7 +160,7 @@ impl MyPreferences {
             filters,
             format_steps: self.format_steps(&request),
             steps: None,
-            secret: None,
+            secret: NewSecret::Made,
             document: json!({
                 "Description": request.description,
                 "Url": request.url,
@@ -141,6 +172,7 @@ impl MyPreferences {
             }),
             unique,
             url,
+            url_field: "/Url",
         };
         Ok((draft, request.is_active))
     }
@@ -241,6 +273,10 @@ fn check_repetitions(filters: &[Filter]) -> Result<(), Refusal> {
     });
     let violations: Vec<_> = repeated.collect();
     if violations.is_empty() { Ok(()) } else { Err(Refusal::Invalid(violations)) }
+}
+
+fn settings(requests: Value, duration_s: Value) -> Value {
+    json!({"Settings": {"MaxConcurrentRequests": requests, "Duration": duration_s}})
 }
 
 fn integer(text: &str) -> Result<String, Refusal> {

@@ -7,11 +7,10 @@
 mod api;
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::cloudevents::Writer;
-use super::{AfterLast, Api, Catalogue, Choices, Format, Policy};
+use super::{AfterLast, Api, Catalogue, Choices, Format, Policy, Proof, Writer};
 use crate::clock;
-use crate::delivery::DEFAULT_SCHEDULE;
 use crate::event::{Content, Data, Event};
 use crate::render::{Body, Rendering};
 use crate::schemas::{self, Schema};
@@ -48,11 +47,13 @@ pub struct MyPreferences {
     catalogue: Catalogue,
     create: Schema,
     replace: Schema,
+    settings: Schema,
     alternate_id: AlternateIdShape,
+    validation: bool,
 }
 
 impl MyPreferences {
-    pub fn new(choices: Choices) -> MyPreferences {
+    pub fn new(choices: &Choices) -> MyPreferences {
         let schema = |name: &str| {
             Schema::ours(schemas::file(&format!("{NAME}/{name}.json")), choices.endpoints)
         };
@@ -60,7 +61,9 @@ impl MyPreferences {
             catalogue: Catalogue::load(NAME),
             create: schema("create"),
             replace: schema("replace"),
+            settings: schema("settings"),
             alternate_id: choices.alternate_id,
+            validation: choices.mypreferences_validation,
         }
     }
 }
@@ -72,10 +75,6 @@ impl Format for MyPreferences {
 
     fn catalogue(&self) -> Option<&Catalogue> {
         Some(&self.catalogue)
-    }
-
-    fn encoding(&self) -> u16 {
-        1
     }
 
     fn names_subscription(&self) -> bool {
@@ -96,8 +95,8 @@ impl Format for MyPreferences {
         let part = it.id.strip_prefix(&*event.content.attributes.id).unwrap_or_default();
 
         let size = content.data.as_ref().map_or(0, |data| data.bytes().len());
-        let mut body = Writer { out: Vec::with_capacity(size + 512) };
-        body.out.extend_from_slice(format!(r#"{{"Id":"{}{part}""#, event.id).as_bytes());
+        let mut body = Writer::new(size + 512);
+        body.text("Id", &format!("{}{part}", event.id));
         body.text("Entity", event_type.map_or("", |it| &it.entity));
         body.text("EventType", &it.event_type);
         if let Some((locale, texts)) = texts {
@@ -125,17 +124,16 @@ impl Format for MyPreferences {
             }
             None => {}
         }
-        body.out.push(b'}');
-        Body { bytes: body.out.into(), content_type: "application/json" }
+        body.into_body("application/json")
     }
 
     /// Ours: the pages say nothing of retries, so the ladder of Standard Webhooks and then a pause.
     fn policy(&self) -> Policy {
-        Policy {
-            timeout: std::time::Duration::from_secs(15),
-            schedule: &DEFAULT_SCHEDULE,
-            after_last: AfterLast::Pause,
-        }
+        Policy { after_last: AfterLast::Pause, ..Policy::default() }
+    }
+
+    fn proof(&self, _: &Value) -> Proof {
+        if self.validation { Proof::HandshakeOrEcho } else { Proof::None }
     }
 
     /// The subject, or else `ProfileId`.

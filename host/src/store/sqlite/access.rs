@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::rows::{broken, uuid};
 use super::writer::Writing;
 use crate::event::Tenant;
+use crate::secret::ServerKey;
 use crate::store::{StoreError, Token};
 
 pub(super) fn create_token(connection: &Connection, token: &Token) -> Result<()> {
@@ -16,8 +17,8 @@ pub(super) fn create_token(connection: &Connection, token: &Token) -> Result<()>
         )?;
     }
     connection.execute(
-        "insert into tokens (id, hash, tenant, scopes, created_at_ms, expires_at_ms)
-         values (?, ?, ?, ?, ?, ?)",
+        "insert into tokens (id, hash, tenant, scopes, created_at_ms, expires_at_ms, parent)
+         values (?, ?, ?, ?, ?, ?, ?)",
         params![
             token.id.as_bytes(),
             token.hash,
@@ -25,12 +26,13 @@ pub(super) fn create_token(connection: &Connection, token: &Token) -> Result<()>
             token.scopes.join(" "),
             token.created_at_ms,
             token.expires_at_ms,
+            token.parent.map(Uuid::into_bytes),
         ],
     )?;
     Ok(())
 }
 
-const TOKEN: &str = "id, hash, tenant, scopes, created_at_ms, expires_at_ms, revoked_at_ms";
+const TOKEN: &str = "id, hash, tenant, scopes, created_at_ms, expires_at_ms, revoked_at_ms, parent";
 
 fn read(row: &Row<'_>) -> Result<Token> {
     let tenant: Option<String> = row.get(2)?;
@@ -44,12 +46,14 @@ fn read(row: &Row<'_>) -> Result<Token> {
         created_at_ms: row.get(4)?,
         expires_at_ms: row.get(5)?,
         revoked_at_ms: row.get(6)?,
+        parent: row.get::<_, Option<[u8; 16]>>(7)?.map(Uuid::from_bytes),
     })
 }
 
 pub(super) fn tokens(connection: &Connection) -> Result<Vec<Token>> {
-    let mut all =
-        connection.prepare(&format!("select {TOKEN} from tokens order by created_at_ms, id"))?;
+    let mut all = connection.prepare(&format!(
+        "select {TOKEN} from tokens where parent is null order by created_at_ms, id"
+    ))?;
     all.query_map((), read)?.collect()
 }
 
@@ -59,16 +63,76 @@ pub(super) fn token(connection: &Connection, hash: [u8; 32]) -> Result<Option<To
     find.query_row(params![hash], read).optional()
 }
 
+pub(super) fn token_by_id(connection: &Connection, id: Uuid) -> Result<Option<Token>> {
+    let sql = format!("select {TOKEN} from tokens where id = ?");
+    connection.query_row(&sql, params![id.as_bytes()], read).optional()
+}
+
 pub(super) fn revoke_token(
     connection: &Connection,
     id: Uuid,
     now_ms: i64,
 ) -> crate::store::Result<()> {
     let revoked = connection.execute(
-        "update tokens set revoked_at_ms = coalesce(revoked_at_ms, ?) where id = ?",
+        "update tokens set revoked_at_ms = coalesce(revoked_at_ms, ?1) where id = ?2 or parent = ?2",
         params![now_ms, id.as_bytes()],
     )?;
     if revoked == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+}
+
+/// Takes away tokens that were given out for others and have ended.
+pub(super) fn prune_tokens(connection: &Connection, now_ms: i64) -> Result<()> {
+    let mut delete = connection
+        .prepare_cached("delete from tokens where parent is not null and expires_at_ms < ?")?;
+    delete.execute(params![now_ms]).map(|_| ())
+}
+
+pub(super) fn settings(
+    connection: &Connection,
+    tenant: &Tenant,
+    format: &str,
+) -> Result<Option<String>> {
+    let sql = "select settings from account_settings where tenant = ? and format = ?";
+    connection.query_row(sql, params![tenant.as_str(), format], |row| row.get(0)).optional()
+}
+
+pub(super) fn put_settings(
+    connection: &Connection,
+    tenant: &Tenant,
+    format: &str,
+    settings: &str,
+) -> Result<()> {
+    let sql = "insert or replace into account_settings (tenant, format, settings) values (?, ?, ?)";
+    connection.execute(sql, params![tenant.as_str(), format, settings]).map(|_| ())
+}
+
+pub(super) fn signing_key(
+    connection: &Connection,
+    key: &ServerKey,
+    selector: &str,
+) -> Result<Option<Vec<u8>>> {
+    let sql = "select sealed from signing_keys where selector = ?";
+    let sealed: Option<Vec<u8>> =
+        connection.query_row(sql, params![selector], |row| row.get(0)).optional()?;
+    let open = |sealed: Vec<u8>| {
+        let opened = key.open_sealed(selector.as_bytes(), &sealed);
+        opened.ok_or_else(|| broken(0, "a key was sealed with another server key"))
+    };
+    sealed.map(open).transpose()
+}
+
+/// The first to come is the one that is kept, and answered.
+pub(super) fn keep_signing_key(
+    writing: &Writing<'_>,
+    selector: &str,
+    made: &[u8],
+) -> Result<Vec<u8>> {
+    writing.connection.execute(
+        "insert or ignore into signing_keys (selector, sealed) values (?, ?)",
+        params![selector, writing.key.seal(selector.as_bytes(), made)],
+    )?;
+    let kept = signing_key(writing.connection, writing.key, selector)?;
+    Ok(kept.expect("a key has just been kept"))
 }
 
 pub(super) fn tenant_exists(connection: &Connection, tenant: &Tenant) -> Result<bool> {

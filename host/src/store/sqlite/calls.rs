@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use crate::delivery::{Attempt, Delivery};
 use crate::event::{Event, Tenant};
 use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
 use crate::store::{
-    Accepted, DeliveryQuery, Due, NewEvent, Pruned, Record, Result, Retention, Store,
+    Accepted, DeliveryQuery, Due, NewEvent, Pruned, Record, Result, Retention, Store, StoreError,
     SubscriptionVersion, Token, Unrouted,
 };
 use crate::subscription::{SigningSecret, Subscription};
@@ -202,8 +203,39 @@ impl Store for Sqlite {
         self.read(move |reader| access::token(reader, hash)).await
     }
 
+    async fn token_by_id(&self, id: Uuid) -> Result<Option<Token>> {
+        self.read(move |reader| access::token_by_id(reader, id)).await
+    }
+
     async fn revoke_token(&self, id: Uuid, now_ms: i64) -> Result<()> {
         self.write(move |writing| access::revoke_token(writing.connection, id, now_ms)).await
+    }
+
+    async fn settings(&self, tenant: &Tenant, format: &'static str) -> Result<Option<Value>> {
+        let tenant = tenant.clone();
+        let text = self.read(move |reader| access::settings(reader, &tenant, format)).await?;
+        let parse = |text: String| serde_json::from_str(&text);
+        text.map(parse).transpose().map_err(|err| StoreError::Unavailable(err.to_string()))
+    }
+
+    async fn put_settings(
+        &self,
+        tenant: &Tenant,
+        format: &'static str,
+        settings: Value,
+    ) -> Result<()> {
+        let (tenant, text) = (tenant.clone(), settings.to_string());
+        self.write(move |it| Ok(access::put_settings(it.connection, &tenant, format, &text)?)).await
+    }
+
+    async fn signing_key(&self, selector: &str) -> Result<Option<Vec<u8>>> {
+        let (selector, key) = (selector.to_owned(), Arc::clone(&self.key));
+        self.read(move |reader| access::signing_key(reader, &key, &selector)).await
+    }
+
+    async fn keep_signing_key(&self, selector: &str, made: Vec<u8>) -> Result<Vec<u8>> {
+        let selector = selector.to_owned();
+        self.write(move |writing| Ok(access::keep_signing_key(writing, &selector, &made)?)).await
     }
 
     async fn tenant_exists(&self, tenant: &Tenant) -> Result<bool> {

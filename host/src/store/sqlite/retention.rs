@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
+use super::access;
 use super::writer::Writing;
 use crate::store::{Pruned, Retention};
 
@@ -25,6 +26,7 @@ pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) ->
         .prepare_cached("delete from filtered where minute < ? / 60000")?
         .execute(params![attempts_before])?;
     let revision = forget_states(connection, routed)?;
+    access::prune_tokens(connection, now_ms)?;
     connection.execute_batch(&format!("pragma incremental_vacuum({PAGES_MAX})"))?;
     Ok(Pruned { more, revision })
 }
@@ -32,7 +34,8 @@ pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) ->
 const NEEDED: &str = "exists (select 1 from deliveries where deliveries.event_seq = events.seq
                               and deliveries.state in ('pending', 'retrying', 'held'))";
 
-/// Answers whether there is more to forget, as the next two do. Goes forward through the events, once. What is needed when it is passed goes with its event.
+/// Answers whether there is more to forget, as the next two do. Goes forward through the events, once.
+/// What is needed when it is passed goes with its event.
 fn forget_payloads(connection: &Connection, before_ms: i64, routed: u64) -> Result<bool> {
     let done: u64 = connection
         .query_row("select value from meta where name = 'payloads'", (), |row| row.get(0))

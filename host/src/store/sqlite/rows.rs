@@ -8,7 +8,7 @@ use rusqlite::{Error, Result, Row};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::event::{Content, Data, Event, FORMATS, Tenant};
+use crate::event::{Content, Data, Event, Tenant, format_name};
 use crate::json::Json;
 use crate::plugin::Digest;
 
@@ -32,9 +32,7 @@ pub(super) fn tenant(row: &Row<'_>, column: usize) -> Result<Tenant> {
 }
 
 pub(super) fn format(row: &Row<'_>, column: usize) -> Result<&'static str> {
-    let name: String = row.get(column)?;
-    let known = FORMATS.into_iter().find(|it| *it == name);
-    known.ok_or_else(|| broken(column, format!("`{name}` is not a format")))
+    row.get_ref(column)?.as_str().map(format_name).map_err(|err| broken(column, err.to_string()))
 }
 
 pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {

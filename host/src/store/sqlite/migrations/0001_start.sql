@@ -17,8 +17,26 @@ create table tokens (
     scopes text not null,
     created_at_ms integer not null,
     expires_at_ms integer,
-    revoked_at_ms integer
+    revoked_at_ms integer,
+    -- The token that this one was given out for; it ends with that one.
+    parent blob references tokens (id)
 ) strict;
+
+create index tokens_by_parent on tokens (parent) where parent is not null;
+
+-- What an account has set in a provider's API.
+create table account_settings (
+    tenant text not null,
+    format text not null,
+    settings text not null,
+    primary key (tenant, format)
+) strict, without rowid;
+
+-- The router's own keys.
+create table signing_keys (
+    selector text primary key,
+    sealed blob not null
+) strict, without rowid;
 
 create table identities (
     tenant text not null,
@@ -73,6 +91,7 @@ create table subscriptions (
     format_steps text not null,
     steps text not null,
     rendering blob not null references renderings (hash),
+    rate_per_minute integer,
     document text not null,
     created_at_ms integer not null,
     updated_at_ms integer not null,

@@ -1,0 +1,288 @@
+//! Token endpoints of the providers, so that their clients can log in: OAuth 2.0 (RFC 6749) with the
+//! client credentials grant, where the client is one of our tokens.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use super::{Api, answer, hash_token, new_token, read_body};
+use crate::clock;
+use crate::formats::{Login, Refusal};
+use crate::store::{StoreError, Token};
+
+/// How long a refresh token can be used.
+const REFRESH_MS: i64 = 30 * 24 * 3_600 * 1_000;
+/// The only scope of a refresh token: it is good for nothing else.
+const REFRESH_SCOPE: &str = "oauth:refresh";
+
+/// Why there is no token (RFC 6749, section 5.2).
+struct Refused {
+    status: StatusCode,
+    error: &'static str,
+    description: &'static str,
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let body = json!({"error": self.error, "error_description": self.description});
+        let mut response = answer(self.status, &body);
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Basic realm=\"Hookyard\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+const BAD_CLIENT: Refused = Refused {
+    status: StatusCode::UNAUTHORIZED,
+    error: "invalid_client",
+    description: "`client_id` must be the id of a token, and `client_secret` the token",
+};
+
+fn bad_request(error: &'static str, description: &'static str) -> Refused {
+    Refused { status: StatusCode::BAD_REQUEST, error, description }
+}
+
+impl From<StoreError> for Refused {
+    fn from(_: StoreError) -> Refused {
+        Refused {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            error: "temporarily_unavailable",
+            description: "the store is not available; try again",
+        }
+    }
+}
+
+pub(super) fn mount(mut router: Router<Arc<Api>>, api: &Arc<Api>) -> Router<Arc<Api>> {
+    for format in api.app.formats.iter() {
+        let Some(login) = format.api().and_then(|it| it.login()) else { continue };
+        let name = format.name();
+        let mut add = |path: &str, what: What| {
+            let handler = async move |axum::extract::State(api): axum::extract::State<Arc<Api>>,
+                                      method: Method,
+                                      headers: HeaderMap,
+                                      body: Body| {
+                respond(&api, what, &method, &headers, body).await
+            };
+            router = std::mem::take(&mut router).route(&format!("/{name}{path}"), any(handler));
+        };
+        match login {
+            Login::OAuth { token, revoke, expires_s, refresh } => {
+                token.iter().for_each(|path| add(path, What::Token { expires_s, refresh }));
+                revoke.iter().for_each(|path| add(path, What::Revoke));
+            }
+            Login::Exchange { path, expires_s } => add(path, What::Exchange { expires_s }),
+        }
+    }
+    router
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Token { expires_s: u32, refresh: bool },
+    Revoke,
+    Exchange { expires_s: u32 },
+}
+
+async fn respond(
+    api: &Api,
+    what: What,
+    method: &Method,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
+    if method != Method::POST {
+        let mut response = answer(
+            StatusCode::METHOD_NOT_ALLOWED,
+            &json!({"error": "invalid_request", "error_description": "use POST"}),
+        );
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let done = async {
+        let form = Form::read(api, headers, body).await?;
+        match what {
+            What::Token { expires_s, refresh } => {
+                token(api, headers, &form, expires_s, refresh).await
+            }
+            What::Revoke => revoke(api, headers, &form).await,
+            What::Exchange { expires_s } => exchange(api, &form, expires_s).await,
+        }
+    };
+    let mut response = done.await.unwrap_or_else(IntoResponse::into_response);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The parameters of a request.
+struct Form(Vec<(String, String)>);
+
+impl Form {
+    async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Form, Refused> {
+        let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+        let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            let wanted = "the body must be `application/x-www-form-urlencoded`";
+            return Err(bad_request("invalid_request", wanted));
+        }
+        let body = match read_body(body, headers, api.app.settings.body_bytes_max).await {
+            Ok(body) => body,
+            Err(Refusal::TooLarge { .. }) => {
+                return Err(bad_request("invalid_request", "the body is too large"));
+            }
+            Err(_) => return Err(bad_request("invalid_request", "the body cannot be read")),
+        };
+        let form = Form(form_urlencoded::parse(&body).into_owned().collect());
+        let names: BTreeSet<_> = form.0.iter().map(|(name, _)| name).collect();
+        // RFC 6749, section 3.2.
+        if names.len() < form.0.len() {
+            return Err(bad_request("invalid_request", "a parameter is there more than once"));
+        }
+        Ok(form)
+    }
+
+    /// A parameter, which counts as absent when it is empty (RFC 6749, section 3.2).
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+}
+
+async fn token(
+    api: &Api,
+    headers: &HeaderMap,
+    form: &Form,
+    expires_s: u32,
+    refresh: bool,
+) -> Result<Response, Refused> {
+    let parent = match form.get("grant_type") {
+        Some("client_credentials") => client(api, headers, form).await?,
+        Some("refresh_token") if refresh => {
+            let missing = || bad_request("invalid_request", "`refresh_token` is missing");
+            let given = form.get("refresh_token").ok_or_else(missing)?;
+            let used = valid(api, given).await?.filter(|it| it.scopes == [REFRESH_SCOPE]);
+            let gone = || bad_request("invalid_grant", "the refresh token is unknown or has ended");
+            let used = used.ok_or_else(gone)?;
+            // A refresh token is good once.
+            api.app.store.revoke_token(used.id, clock::now_ms()).await?;
+            let parent = api.app.store.token_by_id(used.parent.ok_or_else(gone)?).await?;
+            parent.ok_or_else(gone)?
+        }
+        // Vonage says this of one that is missing as well.
+        Some(_) | None => {
+            let supported = if refresh {
+                "`grant_type` must be `client_credentials` or `refresh_token`"
+            } else {
+                "`grant_type` must be `client_credentials`"
+            };
+            return Err(bad_request("unsupported_grant_type", supported));
+        }
+    };
+    let (access, scopes) = give(api, &parent, scopes(&parent, form)?, i64::from(expires_s)).await?;
+    let mut body = json!({
+        "access_token": access,
+        "token_type": "Bearer",
+        "expires_in": expires_s,
+        "scope": scopes.join(" "),
+    });
+    if refresh {
+        let scopes = vec![REFRESH_SCOPE.to_owned()];
+        body["refresh_token"] = give(api, &parent, scopes, REFRESH_MS / 1_000).await?.0.into();
+    }
+    Ok(answer(StatusCode::OK, &body))
+}
+
+/// The scopes that are asked for, if the client has them. Providers also write other things there,
+/// such as an account: without one of the client's scopes, it is as if nothing was asked for.
+fn scopes(parent: &Token, form: &Form) -> Result<Vec<String>, Refused> {
+    let has = |scope: &str| parent.scopes.iter().any(|it| it == scope || it == "admin");
+    let asked: Vec<&str> = form.get("scope").unwrap_or_default().split_whitespace().collect();
+    let known: Vec<String> =
+        asked.iter().filter(|it| it.contains(':') && has(it)).map(|it| (*it).to_owned()).collect();
+    if known.is_empty() {
+        return Ok(parent.scopes.clone());
+    }
+    if known.len() < asked.len() {
+        return Err(bad_request("invalid_scope", "the client does not have all of these scopes"));
+    }
+    Ok(known)
+}
+
+/// Makes a token for the bearer of another one.
+async fn give(
+    api: &Api,
+    parent: &Token,
+    scopes: Vec<String>,
+    seconds: i64,
+) -> Result<(String, Vec<String>), Refused> {
+    let (mut token, text) = new_token(parent.tenant.clone(), scopes.clone(), None);
+    let until_ms = token.created_at_ms + seconds * 1_000;
+    token.expires_at_ms = Some(parent.expires_at_ms.map_or(until_ms, |end| end.min(until_ms)));
+    token.parent = Some(parent.id);
+    api.app.store.create_token(token).await?;
+    Ok((text, scopes))
+}
+
+/// RFC 7009: what is unknown is as good as revoked.
+async fn revoke(api: &Api, headers: &HeaderMap, form: &Form) -> Result<Response, Refused> {
+    let Some(given) = form.get("token") else {
+        return Err(bad_request("invalid_request", "`token` is missing"));
+    };
+    let found = valid(api, given).await?;
+    // Whoever has the token may end it; a client that says who it is must be the token's.
+    let named = form.get("client_id").is_some() || headers.contains_key(header::AUTHORIZATION);
+    let owner = if named { Some(client(api, headers, form).await?) } else { None };
+    if let Some(token) = found.filter(|it| it.parent.is_some())
+        && owner.is_none_or(|owner| token.parent == Some(owner.id))
+    {
+        api.app.store.revoke_token(token.id, clock::now_ms()).await?;
+    }
+    Ok(answer(StatusCode::OK, &Value::Object(serde_json::Map::new())))
+}
+
+/// Copernica: "access_token" for a token of a day, which is the text of the answer (its shape is ours).
+async fn exchange(api: &Api, form: &Form, expires_s: u32) -> Result<Response, Refused> {
+    let given = form.get("access_token").unwrap_or_default();
+    let Some(parent) = valid(api, given).await?.filter(|it| it.parent.is_none()) else {
+        return Err(Refused { description: "`access_token` must be a token", ..BAD_CLIENT });
+    };
+    let (text, _) = give(api, &parent, parent.scopes.clone(), i64::from(expires_s)).await?;
+    Ok((StatusCode::OK, text).into_response())
+}
+
+/// The token that a client is: by HTTP Basic, or by the form (RFC 6749, section 2.3.1).
+async fn client(api: &Api, headers: &HeaderMap, form: &Form) -> Result<Token, Refused> {
+    let basic = headers.get(header::AUTHORIZATION).and_then(|it| {
+        let (scheme, text) = it.to_str().ok()?.split_once(' ')?;
+        let text = BASE64_STANDARD.decode(text.trim()).ok()?;
+        let text = String::from_utf8(text).ok()?;
+        let (id, secret) = text.split_once(':')?;
+        let decoded = |text: &str| {
+            let pair = format!("x={text}");
+            form_urlencoded::parse(pair.as_bytes()).next().map(|(_, it)| it.into_owned())
+        };
+        scheme.eq_ignore_ascii_case("basic").then_some((decoded(id)?, decoded(secret)?))
+    });
+    let given = |name| form.get(name).unwrap_or_default().to_owned();
+    let (id, secret) = basic.unwrap_or_else(|| (given("client_id"), given("client_secret")));
+    let found = valid(api, &secret).await?;
+    found.filter(|it| it.parent.is_none() && it.id.to_string() == id).ok_or(BAD_CLIENT)
+}
+
+/// A token by its text, if it is good now.
+async fn valid(api: &Api, text: &str) -> Result<Option<Token>, Refused> {
+    let now_ms = clock::now_ms();
+    let found = api.app.store.token(hash_token(text)).await?;
+    Ok(found.filter(|it| {
+        it.revoked_at_ms.is_none() && it.expires_at_ms.is_none_or(|until| now_ms < until)
+    }))
+}
