@@ -15,7 +15,8 @@ demo: setup ## Show a router at work
 	@cargo build --locked --workspace
 	@target/debug/hookyard demo --plugin target/guests/wasm32-unknown-unknown/guest/filter.wasm
 
-test: setup ## Run all tests
+test: ## Run all tests
+	@scripts/setup test
 	@scripts/test
 
 lint: ## Check the formatting, and clippy natively and for the plugins

@@ -9,10 +9,10 @@ use std::path::Path;
 use hookyard::clock::{now_ms, parse_rfc3339};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::harness::yard::TENANT;
-use crate::harness::{Endpoint, Yard, root};
+use crate::harness::{Yard, root};
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -144,6 +144,22 @@ async fn run(format: &str) -> usize {
     count
 }
 
+async fn token(yard: &Yard, kind: Option<&str>) -> Option<String> {
+    let of = async |tenant, scopes: &str| Some(yard.token(Some(tenant), scopes).await);
+    match kind {
+        None => yard.client.token().map(str::to_owned),
+        Some("none") => None,
+        Some("wrong") => Some("hky_wrong".to_owned()),
+        Some("expired") => Some(yard.client_credentials(Some(TENANT), "admin", Some(0)).await.1),
+        Some("reader") => of(TENANT, "subscriptions:read").await,
+        Some("other") => of("other", "admin").await,
+        Some(scopes) => {
+            let scopes = scopes.strip_prefix("scopes:").expect("a kind of token");
+            of(TENANT, &scopes.replace(',', " ")).await
+        }
+    }
+}
+
 async fn converse(format: &str, file: &Path) -> usize {
     let text = std::fs::read_to_string(file).unwrap();
     let mut conversation: Conversation = serde_json::from_str(&text).unwrap();
@@ -158,20 +174,7 @@ async fn converse(format: &str, file: &Path) -> usize {
     let mut different = Vec::new();
     for case in &mut conversation.cases {
         let it = &case.request;
-        let token = match it.token.as_deref() {
-            None => yard.client.token().map(str::to_owned),
-            Some("none") => None,
-            Some("wrong") => Some("hky_wrong".to_owned()),
-            Some("expired") => {
-                Some(yard.client_credentials(Some(TENANT), "admin", Some(0)).await.1)
-            }
-            Some("reader") => Some(yard.token(Some(TENANT), "subscriptions:read").await),
-            Some("other") => Some(yard.token(Some("other"), "admin").await),
-            Some(scopes) => {
-                let scopes = scopes.strip_prefix("scopes:").expect("a kind of token");
-                Some(yard.token(Some(TENANT), &scopes.replace(',', " ")).await)
-            }
-        };
+        let token = token(&yard, it.token.as_deref()).await;
         kept.0.insert("token".to_owned(), token.clone().unwrap_or_default());
         // There the key is in the body, and nowhere else.
         let client = yard.client.with_token(token.as_deref().filter(|_| format != "vision6"));
@@ -249,162 +252,4 @@ async fn copernica_speaks_as_documented() {
 #[tokio::test(flavor = "multi_thread")]
 async fn vonage_speaks_as_documented() {
     speaks_as_documented("vonage").await;
-}
-
-/// What each subscription gets of each sample event.
-#[tokio::test(flavor = "multi_thread")]
-async fn mypreferences_delivers_as_documented() {
-    let yard = Yard::start().await;
-    let mut endpoint = Endpoint::start().await;
-    let documented = root().join("schemas/mypreferences/create.sample.json");
-    let documented: Value =
-        serde_json::from_str(&std::fs::read_to_string(documented).unwrap()).unwrap();
-    let variants = [
-        ("/full", json!({"LocaleID": "es_US"})),
-        ("/minimised", json!({"IsMinimized": true, "LocaleID": "xx_XX"})),
-        ("/alternate", json!({"AlternateIdType": "Loyalty"})),
-        ("/both", json!({"AlternateIdType": "Loyalty", "IsMinimized": true})),
-        ("/unknown", json!({"AlternateIdType": "Unknown"})),
-    ];
-    for (path, more) in &variants {
-        let mut body = documented.clone();
-        body["Url"] = endpoint.url(path).into();
-        for (name, value) in more.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        let path = format!("/mypreferences/Profiles/v4/{TENANT}/Webhooks/Subscriptions");
-        yard.client.post(&path, &body).await.expect(201);
-    }
-    yard.identify("1024", &json!({"Loyalty": "L-7"})).await;
-    let sample = |name: &str| -> Value {
-        let file = root().join(format!("schemas/mypreferences/samples/{name}.json"));
-        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
-    };
-
-    let email = sample("contacts.email.updated");
-    let id = yard.client.publish(&email).await.expect(202)["id"].clone();
-    for _ in &variants {
-        let receipt = endpoint.next().await;
-        assert_eq!(receipt.header("content-type"), "application/json");
-        let number = variants.iter().position(|(path, _)| *path == receipt.path).unwrap() + 1;
-        let mut expected = json!({
-            "Id": id,
-            "Entity": "Contacts",
-            "EventType": "contacts.email.updated",
-            "Name": "Email changed",
-            "Description": "An email address of a profile was changed.",
-            "LocaleId": "en_US",
-            "ClientId": TENANT,
-            "SubscriptionId": number,
-            "ProfileId": 1024,
-            "EventDate": "2026-01-31T12:00:00Z",
-            "Data": email["data"]["Data"],
-            "PreviousData": email["data"]["PreviousData"],
-        });
-        let members = expected.as_object_mut().unwrap();
-        if receipt.path == "/full" {
-            members.insert("Name".into(), "Correo electrónico cambiado".into());
-            let text = "Correo electrónico de un perfil: cambiado.";
-            members.insert("Description".into(), text.into());
-            members.insert("LocaleId".into(), "es_US".into());
-        }
-        if ["/minimised", "/both"].contains(&receipt.path.as_str()) {
-            members.remove("Data");
-            members.remove("PreviousData");
-        }
-        if ["/alternate", "/both"].contains(&receipt.path.as_str()) {
-            members.remove("ProfileId");
-            members.insert("AlternateId".into(), json!({"Type": "Loyalty", "Id": "L-7"}));
-        }
-        assert_eq!(receipt.json(), expected, "{}", receipt.path);
-    }
-
-    // A whole profile does not give the profile id away either.
-    yard.client.publish(&sample("profile.created")).await.expect(202);
-    for _ in &variants {
-        let receipt = endpoint.next().await;
-        let gives_away = String::from_utf8_lossy(&receipt.body).contains("1024");
-        assert_eq!(gives_away, !["/alternate", "/both"].contains(&receipt.path.as_str()));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mypreferences_delivers_what_was_selected() {
-    let yard = Yard::start().await;
-    let mut endpoint = Endpoint::start().await;
-    let body = json!({
-        "Name": "selected",
-        "Url": endpoint.url("/selected"),
-        "State": "Active",
-        "Subscriptions": [
-            {"Entity": "Preferences", "EventType": "preference.added", "Filters": [17, "18"]},
-            {"Entity": "Contacts", "EventType": "contacts.phone.updated", "ContactTypes": ["Work"]},
-            {"Entity": "Contacts", "EventType": "contacts.email.added"},
-            {"Entity": "Groups", "EventType": "group.added", "Groups": ["Silver", "AllGroups"]},
-            {"Entity": "ProfileActions", "EventType": "profile.updated full"},
-        ],
-    });
-    let path = format!("/mypreferences/Profiles/v4/{TENANT}/Webhooks/Subscriptions");
-    yard.client.post(&path, &body).await.expect(201);
-    let publish = async |name: &str, attribute: &str, value: &str| {
-        let file = root().join(format!("schemas/mypreferences/samples/{name}.json"));
-        let mut event: Value =
-            serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-        event["id"] = format!("{name} {value}").into();
-        if !attribute.is_empty() {
-            event[attribute] = value.into();
-        }
-        yard.client.publish(&event).await.expect(202);
-    };
-    publish("preference.added", "filterid", "19").await;
-    publish("preference.added", "filterid", "18").await;
-    publish("preference.updated", "filterid", "17").await;
-    publish("contacts.phone.updated", "contacttype", "Personal").await;
-    publish("contacts.phone.updated", "contacttype", "Work").await;
-    publish("contacts.email.added", "contacttype", "Anything").await;
-    publish("group.added", "group", "Gold").await;
-    publish("profile.updated", "", "").await;
-    publish("profile.updated.full", "", "").await;
-    // An event of our own format is not one of theirs, whatever its type.
-    yard.publish("preference.added", json!({"ProfileId": 1})).await;
-
-    let mut got = Vec::new();
-    for _ in 0..5 {
-        got.push(endpoint.next().await.json()["EventType"].as_str().unwrap().to_owned());
-    }
-    got.sort();
-    let wanted = [
-        "contacts.email.added",
-        "contacts.phone.updated",
-        "group.added",
-        "preference.added",
-        "profile.updated.full",
-    ];
-    assert_eq!(got, wanted);
-    yard.await_deliveries("state=delivered", 5).await;
-    assert!(endpoint.arrived().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_alternate_id_can_take_the_place_of_the_profile_id() {
-    let yard = Yard::start_with(|it| {
-        it.mypreferences_alternate_id = Some(hookyard::formats::AlternateIdShape::Value);
-    })
-    .await;
-    let mut endpoint = Endpoint::start().await;
-    let body = json!({
-        "Name": "x",
-        "Url": endpoint.url("/x"),
-        "State": "Active",
-        "AlternateIdType": "Loyalty",
-        "Subscriptions": [{"Entity": "Tags", "EventType": "tag.added"}],
-    });
-    let path = format!("/mypreferences/Profiles/v4/{TENANT}/Webhooks/Subscriptions");
-    yard.client.post(&path, &body).await.expect(201);
-    yard.identify("1024", &json!({"Loyalty": "L-7"})).await;
-    let file = root().join("schemas/mypreferences/samples/tag.added.json");
-    let event: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    yard.client.publish(&event).await.expect(202);
-    let body = endpoint.next().await.json();
-    assert_eq!((&body["ProfileId"], body.get("AlternateId")), (&json!("L-7"), None));
 }

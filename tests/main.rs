@@ -6,11 +6,16 @@ mod harness;
 
 mod accept; // publishing: modes, checks, limits, duplicates
 mod access; // tokens, scopes and tenants
+mod adding; // the guide on adding a format
 mod crash; // kill -9 under load, and stops
 mod deliver; // attempts, retries, endpoints that misbehave
 mod formats; // the providers' APIs, case by case
 mod full_disk; // a store that cannot write
+mod login; // how clients of the providers come by tokens
+mod mypreferences; // its deliveries
 mod pipeline; // plugins on the way of an event, good and bad
+mod proof; // endpoints show that they want deliveries
+mod providers; // deliveries of the providers' formats
 mod schemas; // requests and samples fit, and their single faults do not
 mod subscribe; // our own subscriptions
 mod tidy; // the project itself

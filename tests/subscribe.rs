@@ -3,8 +3,25 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::yard::event;
+use crate::harness::yard::{TENANT, event};
 use crate::harness::{Endpoint, Yard};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_refused_holds_up_no_event() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    yard.subscribe(&endpoint, json!({})).await;
+    let body = json!({
+        "Name": "twice",
+        "Url": endpoint.url("/twice"),
+        "Subscriptions": [{"Entity": "Tags", "EventType": "tag.added"}],
+    });
+    let path = format!("/mypreferences/Profiles/v4/{TENANT}/Webhooks/Subscriptions");
+    yard.client.post(&path, &body).await.expect(201);
+    yard.client.post(&path, &body).await.expect(409);
+    yard.publish("t", json!(1)).await;
+    assert_eq!(endpoint.next().await.json()["data"], 1);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_is_made_read_replaced_and_deleted() {

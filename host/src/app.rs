@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::available_parallelism;
 
 use anyhow::Context;
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use crate::delivery::Delivery;
 use crate::dns::Dns;
 use crate::egress::Egress;
 use crate::event::Tenant;
-use crate::formats::{Format, Formats};
+use crate::formats::{AccountRate, Format, Formats};
 use crate::index::Index;
 use crate::keys::SigningKey;
 use crate::render::Body;
@@ -43,6 +44,8 @@ pub struct App {
     pub workers: Workers,
     /// Grows whenever tokens may have been changed by another process.
     pub tokens_changed: watch::Receiver<u64>,
+    /// How fast accounts take deliveries, where they have said so.
+    account_rates: RwLock<HashMap<(Tenant, &'static str), AccountRate>>,
     index: RwLock<Index>,
     /// The revision that the index knows.
     revision: AtomicU64,
@@ -155,13 +158,34 @@ impl App {
             store,
             settings,
             tokens_changed,
+            account_rates: RwLock::default(),
             index: RwLock::default(),
             revision: AtomicU64::new(0),
             catching_up: Mutex::default(),
             outgoing,
         };
+        for (tenant, format, settings) in app.store.all_settings().await? {
+            app.set_account_rate(&tenant, app.format(format), &settings);
+        }
         app.read_changes().await?;
         Ok(app)
+    }
+
+    /// What an account has set holds from now on.
+    pub fn set_account_rate(&self, tenant: &Tenant, format: &dyn Format, settings: &Value) {
+        let rate = format.api().and_then(|api| api.account_rate(settings));
+        let mut rates = self.account_rates.write().unwrap_or_else(PoisonError::into_inner);
+        let account = (tenant.clone(), format.name());
+        match rate {
+            Some(rate) => _ = rates.insert(account, rate),
+            None => _ = rates.remove(&account),
+        }
+    }
+
+    /// How fast an account takes deliveries, where it has said so.
+    pub fn account_rate(&self, account: &(Tenant, &'static str)) -> Option<AccountRate> {
+        let rates = self.account_rates.read().unwrap_or_else(PoisonError::into_inner);
+        rates.get(account).copied()
     }
 
     /// Which subscriptions there are.

@@ -55,6 +55,10 @@ impl Client {
         self.token.as_deref()
     }
 
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     pub(crate) fn with_token(&self, token: Option<&str>) -> Client {
         Client { token: token.map(str::to_owned), ..self.clone() }
     }

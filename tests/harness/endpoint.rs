@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -41,6 +41,18 @@ impl Receipt {
     }
 }
 
+/// What to answer when it is asked whether it wants deliveries.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Consent {
+    /// Nothing that anybody would understand.
+    #[default]
+    None,
+    /// These headers to OPTIONS.
+    Headers(Vec<(&'static str, &'static str)>),
+    /// The code that it was sent.
+    Echo,
+}
+
 /// What to answer: a status, and headers.
 pub(crate) type Reply = (u16, Vec<(&'static str, String)>);
 
@@ -48,12 +60,14 @@ pub(crate) struct Endpoint {
     address: SocketAddr,
     receipts: mpsc::UnboundedReceiver<Receipt>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
+    consent: Arc<Mutex<Consent>>,
     task: JoinHandle<()>,
 }
 
 struct Shared {
     tell: mpsc::UnboundedSender<Receipt>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
+    consent: Arc<Mutex<Consent>>,
 }
 
 impl Endpoint {
@@ -66,11 +80,11 @@ impl Endpoint {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tell, receipts) = mpsc::unbounded_channel();
-        let replies = Arc::default();
-        let shared = Shared { tell, replies: Arc::clone(&replies) };
+        let (replies, consent) = (Arc::default(), Arc::default());
+        let shared = Shared { tell, replies: Arc::clone(&replies), consent: Arc::clone(&consent) };
         let router = Router::new().fallback(take).with_state(Arc::new(shared));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Endpoint { address, receipts, replies, task }
+        Endpoint { address, receipts, replies, consent, task }
     }
 
     /// Does with each connection what the test says.
@@ -86,12 +100,17 @@ impl Endpoint {
                 tokio::spawn(serve(stream));
             }
         });
-        Endpoint { address, receipts, replies: Arc::default(), task }
+        Endpoint { address, receipts, replies: Arc::default(), consent: Arc::default(), task }
     }
 
     /// The next requests are answered like this, one after the other; then 200 again.
     pub(crate) fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
         self.replies.lock().unwrap().extend(replies);
+    }
+
+    /// From now on, whoever asks for consent gets this.
+    pub(crate) fn consents(&self, consent: Consent) {
+        *self.consent.lock().unwrap() = consent;
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -126,12 +145,38 @@ impl Drop for Endpoint {
     }
 }
 
+/// The answer to a question, where this is one.
+fn consent(shared: &Shared, method: &Method, body: &[u8]) -> Option<Response> {
+    let consent = shared.consent.lock().unwrap().clone();
+    let asked: Value = serde_json::from_slice(body).unwrap_or_default();
+    let code = asked.get("ValidationCode");
+    match (consent, code) {
+        (Consent::Headers(headers), _) if method == Method::OPTIONS => {
+            let mut response = StatusCode::OK.into_response();
+            for (name, value) in headers {
+                response.headers_mut().insert(name, value.parse().unwrap());
+            }
+            Some(response)
+        }
+        (_, _) if method == Method::OPTIONS => Some(StatusCode::OK.into_response()),
+        (Consent::Echo, Some(code)) => {
+            Some(serde_json::json!({"ValidationResponse": code}).to_string().into_response())
+        }
+        (_, Some(_)) => Some(StatusCode::OK.into_response()),
+        (_, None) => None,
+    }
+}
+
 async fn take(
     State(shared): State<Arc<Shared>>,
+    method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    if let Some(answer) = consent(&shared, &method, &body) {
+        return answer;
+    }
     let receipt = Receipt { path: uri.path().to_owned(), headers, body };
     // The test may have ended.
     let _ = shared.tell.send(receipt);

@@ -2,12 +2,14 @@
 
 pub(crate) mod client;
 pub(crate) mod endpoint;
+pub(crate) mod names;
+pub(crate) mod peers;
 pub(crate) mod plugins;
 pub(crate) mod process;
 pub(crate) mod yard;
 
 pub(crate) use client::Client;
-pub(crate) use endpoint::Endpoint;
+pub(crate) use endpoint::{Endpoint, Receipt};
 pub(crate) use yard::Yard;
 
 use std::time::Duration;

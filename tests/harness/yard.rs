@@ -2,6 +2,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hookyard::config::Given;
+use hookyard::formats::{Choices, Format, Formats};
 use hookyard::server::Server;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,10 +16,14 @@ pub(crate) const TENANT: &str = "acme";
 pub(crate) struct Yard {
     server: Option<Server>,
     settings: Given,
+    more: Option<More>,
     /// May do everything, for [`TENANT`].
     pub(crate) client: Client,
     folder: TempDir,
 }
+
+/// Makes a format that is not built in.
+pub(crate) type More = fn(&Choices) -> Box<dyn Format>;
 
 /// Settings that tests have in common. The compiled plugins are shared: they are the same for all.
 pub(crate) fn settings(folder: &TempDir) -> Given {
@@ -45,11 +50,19 @@ impl Yard {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Given)) -> Yard {
+        Yard::start_as(change, None).await
+    }
+
+    pub(crate) async fn start_with_format(more: More) -> Yard {
+        Yard::start_as(|_| (), Some(more)).await
+    }
+
+    async fn start_as(change: impl FnOnce(&mut Given), more: Option<More>) -> Yard {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = settings(&folder);
         change(&mut settings);
         let client = Client::new(String::new(), None);
-        let mut yard = Yard { server: None, settings, client, folder };
+        let mut yard = Yard { server: None, settings, more, client, folder };
         yard.run().await;
         let token = yard.token(Some(TENANT), "admin").await;
         yard.client = yard.client.with_token(Some(&token));
@@ -57,7 +70,13 @@ impl Yard {
     }
 
     async fn run(&mut self) {
-        let server = Server::start(self.settings.clone().settle()).await.unwrap();
+        let settings = self.settings.clone().settle();
+        let choices = settings.choices();
+        let mut formats = Formats::new(&choices);
+        if let Some(more) = self.more {
+            formats = formats.with(more(&choices));
+        }
+        let server = Server::start_with(settings, formats).await.unwrap();
         let token = self.client.token().map(str::to_owned);
         self.client = Client::new(format!("http://{}", server.address()), token);
         self.server = Some(server);
@@ -85,9 +104,18 @@ impl Yard {
         self.folder.path()
     }
 
+    pub(crate) fn app(&self) -> &std::sync::Arc<hookyard::app::App> {
+        &self.server.as_ref().unwrap().app
+    }
+
     /// A new token with these scopes, divided by spaces.
     pub(crate) async fn token(&self, tenant: Option<&str>, scopes: &str) -> String {
         self.client_credentials(tenant, scopes, None).await.1
+    }
+
+    pub(crate) async fn revoke(&self, id: &str) {
+        let store = &self.server.as_ref().unwrap().app.store;
+        store.revoke_token(id.parse().unwrap(), hookyard::clock::now_ms()).await.unwrap();
     }
 
     /// The id and the text of a new token that ends after some days.

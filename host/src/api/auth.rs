@@ -65,8 +65,10 @@ impl Tokens {
         let token = match self.seen(app, &hash) {
             Some(token) => token,
             None => {
-                let token = app.store.token(hash).await?.ok_or(Refusal::BadToken)?;
-                self.keep(Arc::new(token))
+                let as_of = *app.tokens_changed.borrow();
+                let token = Arc::new(app.store.token(hash).await?.ok_or(Refusal::BadToken)?);
+                self.keep(app, as_of, &token);
+                token
             }
         };
         let expired = token.expires_at_ms.is_some_and(|until| until <= clock::now_ms());
@@ -84,13 +86,16 @@ impl Tokens {
         self.seen.read().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
     }
 
-    fn keep(&self, token: Arc<Token>) -> Arc<Token> {
+    fn keep(&self, app: &App, as_of: u64, token: &Arc<Token>) {
         let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        // It may have ended since it was read.
+        if *app.tokens_changed.borrow() != as_of {
+            return;
+        }
         if seen.len() >= TOKENS_MAX {
             seen.clear();
         }
-        seen.insert(token.hash, Arc::clone(&token));
-        token
+        seen.insert(token.hash, Arc::clone(token));
     }
 }
 

@@ -100,6 +100,7 @@ async fn perform(api: &Api, format: &dyn Format, call: &Call) -> Result<Done, Re
         Operation::WriteSettings { mut settings, .. } => {
             settings["Edited"] = json!({"Date": clock::rfc3339(clock::now_ms())});
             store.put_settings(&tenant, format.name(), settings.clone()).await?;
+            app.set_account_rate(&tenant, format, &settings);
             Ok(Done::Settings(settings))
         }
         Operation::Show(_) => unreachable!("this was answered before"),

@@ -25,8 +25,7 @@ pub(super) struct Lane {
     pub(super) claiming: bool,
     /// The lane waits for its turn among the lanes.
     pub(super) waits: bool,
-    /// The endpoint agreed to so many deliveries a minute, and the next one is not before this. There
-    /// is an alarm for it.
+    /// The endpoint or the account takes the next one not before this. There is an alarm for it.
     pub(super) rests_until_ms: i64,
 }
 

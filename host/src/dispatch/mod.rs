@@ -9,6 +9,7 @@ mod attempt;
 mod back;
 mod claim;
 mod lane;
+mod pace;
 mod settle;
 
 use std::collections::{HashMap, VecDeque};
@@ -33,6 +34,7 @@ use alarms::Alarms;
 use attempt::{Attempted, attempt};
 use claim::{Claimed, claim};
 use lane::{Lane, Open};
+use pace::Pace;
 use settle::{Effect, settle};
 
 /// How long a first attempt may take before its delivery is recorded as pending.
@@ -54,6 +56,7 @@ pub struct Dispatcher {
     /// Lanes with something to send, in the order of their turns.
     turns: VecDeque<Uuid>,
     alarms: Alarms,
+    pace: Pace,
     /// Deliveries that the store does not know yet, by their age.
     unrecorded: VecDeque<(Instant, Uuid)>,
     attempts: JoinSet<Attempted>,
@@ -80,6 +83,7 @@ impl Dispatcher {
             bytes: 0,
             turns: VecDeque::new(),
             alarms: Alarms::default(),
+            pace: Pace::default(),
             unrecorded: VecDeque::new(),
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -205,7 +209,9 @@ impl Dispatcher {
             lane.waits = false;
             match self.app.subscription(id) {
                 Some(subscription) if subscription.state == State::Active => {
-                    self.start_attempt(&subscription);
+                    if self.has_its_pace(&subscription) {
+                        self.start_attempt(&subscription);
+                    }
                     self.turn(id);
                 }
                 Some(_) => self.put_lane_back(id),
@@ -215,13 +221,24 @@ impl Dispatcher {
         }
     }
 
+    /// Whether the account takes another delivery now. The lane rests where it does not.
+    fn has_its_pace(&mut self, subscription: &Subscription) -> bool {
+        let account = (subscription.tenant.clone(), subscription.format);
+        let Some(rate) = self.app.account_rate(&account) else { return true };
+        let Err(until_ms) = self.pace.count(account, rate, clock::now_ms()) else { return true };
+        let lane = self.lanes.get_mut(&subscription.id).expect("the lane has its turn");
+        lane.rests_until_ms = until_ms;
+        self.alarms.set(until_ms, subscription.id);
+        false
+    }
+
     fn start_attempt(&mut self, subscription: &Arc<Subscription>) {
         let lane = self.lanes.get_mut(&subscription.id).expect("the lane has its turn");
         let Some(id) = lane.queue.pop_front() else { return };
         lane.in_flight += 1;
-        if let Some(rate) = subscription.rate_per_minute {
-            lane.rests_until_ms = clock::now_ms() + 60_000 / i64::from(rate.max(1));
-            self.alarms.set(lane.rests_until_ms, subscription.id);
+        if let Some(until_ms) = pace::rests_until_ms(subscription, clock::now_ms()) {
+            lane.rests_until_ms = until_ms;
+            self.alarms.set(until_ms, subscription.id);
         }
         let open = self.open.get_mut(&id).expect("a queued delivery is open");
         let body = open.body.take().expect("a queued delivery has its body");

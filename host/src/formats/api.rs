@@ -63,6 +63,12 @@ pub trait Api: Send + Sync {
         Value::Null
     }
 
+    /// How fast an account with these settings takes deliveries; none for as fast as they come.
+    fn account_rate(&self, settings: &Value) -> Option<AccountRate> {
+        let _ = settings;
+        None
+    }
+
     /// The provider's answer.
     fn answer(&self, call: &Call, outcome: Result<Done, Refusal>) -> Answer;
 
@@ -86,6 +92,13 @@ pub enum Login {
     },
     /// A form with one of our tokens as `access_token` is answered with another one, as text.
     Exchange { path: &'static str, expires_s: u32 },
+}
+
+/// How many deliveries all subscriptions of an account get in a cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountRate {
+    pub deliveries: u64,
+    pub cycle_ms: i64,
 }
 
 /// The scopes of a caller's token.

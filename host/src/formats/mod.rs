@@ -25,7 +25,7 @@ use crate::render::{Body, Rendering};
 use crate::schemas::{Endpoints, Schema};
 use crate::sign::{self, Unsigned};
 
-pub use api::{Answer, Api, Call, Done, Granted, Login, Operation, Refusal, bearer};
+pub use api::{AccountRate, Answer, Api, Call, Done, Granted, Login, Operation, Refusal, bearer};
 pub use catalogue::{Catalogue, EventType, Texts};
 pub use cloudevents::CloudEvents;
 pub use copernica::{Copernica, InterestShape};

@@ -9,13 +9,8 @@ use crate::formats::Proof;
 use crate::secret;
 use crate::sign;
 
-/// What an endpoint agreed to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Agreed {
-    /// How many deliveries it takes a minute; none where it does not say.
-    pub(super) rate_per_minute: Option<u32>,
-}
-
+/// How many deliveries a minute the endpoint agrees to; none where it does not say.
+///
 /// # Errors
 ///
 /// Why the endpoint is not known to want deliveries, and what to do about it.
@@ -24,12 +19,12 @@ pub(super) async fn prove(
     tenant: &Tenant,
     proof: Proof,
     url: &Url,
-) -> Result<Agreed, String> {
+) -> Result<Option<u32>, String> {
     match proof {
-        Proof::None => Ok(Agreed::default()),
+        Proof::None => Ok(None),
         Proof::Handshake => handshake(app, url).await,
         Proof::HandshakeOrEcho => match handshake(app, url).await {
-            Ok(agreed) => Ok(agreed),
+            Ok(rate) => Ok(rate),
             Err(why) => echo(app, url).await.map_err(|other| format!("{why}; and {other}")),
         },
         Proof::DnsRecord => dns_record(app, tenant, url).await,
@@ -37,7 +32,7 @@ pub(super) async fn prove(
 }
 
 /// CloudEvents 1.0.2, HTTP 1.1 Web Hooks, section 4 ("Abuse Protection").
-async fn handshake(app: &App, url: &Url) -> Result<Agreed, String> {
+async fn handshake(app: &App, url: &Url) -> Result<Option<u32>, String> {
     let origin = &app.settings.webhook_origin;
     let answer = app.sender.ask_for_consent(url, origin).await?;
     let allowed = answer.allowed_origin.as_deref().unwrap_or_default();
@@ -47,21 +42,21 @@ async fn handshake(app: &App, url: &Url) -> Result<Agreed, String> {
         ));
     }
     let rate = answer.allowed_rate.filter(|it| it != "*");
-    Ok(Agreed { rate_per_minute: rate.and_then(|it| it.parse().ok()) })
+    Ok(rate.and_then(|it| it.parse().ok()))
 }
 
 /// Ours: the provider's pages speak of a validation payload and do not show it.
-async fn echo(app: &App, url: &Url) -> Result<Agreed, String> {
+async fn echo(app: &App, url: &Url) -> Result<Option<u32>, String> {
     let code = BASE64_URL_SAFE_NO_PAD.encode(secret::random::<18>());
     if app.sender.ask_for_echo(url, &code).await? == code {
-        Ok(Agreed::default())
+        Ok(None)
     } else {
         Err("does not answer `ValidationCode` with `ValidationResponse`".to_owned())
     }
 }
 
 /// Ours: the provider's pages speak of a TXT record and name neither it nor its value.
-async fn dns_record(app: &App, tenant: &Tenant, url: &Url) -> Result<Agreed, String> {
+async fn dns_record(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>, String> {
     let Some(Host::Domain(host)) = url.host() else {
         return Err("must have a domain, which a TXT record can validate".to_owned());
     };
@@ -71,7 +66,7 @@ async fn dns_record(app: &App, tenant: &Tenant, url: &Url) -> Result<Agreed, Str
     let mut domain = host;
     while domain.contains('.') {
         match app.dns.txt(&format!("_copernica-challenge.{domain}")).await {
-            Ok(records) if records.contains(&wanted) => return Ok(Agreed::default()),
+            Ok(records) if records.contains(&wanted) => return Ok(None),
             Ok(_) => {}
             Err(why) => trouble = Some(why),
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use url::Url;
 use uuid::Uuid;
 
 use super::pin;
@@ -32,6 +33,16 @@ pub async fn create(
     draft: Draft,
 ) -> Result<Subscription, Refusal> {
     check_endpoint(app, format, &draft).await?;
+    let Consent { state, rate_per_minute } = ask_endpoint(
+        app,
+        tenant,
+        format,
+        draft.state,
+        &draft.document,
+        &draft.url,
+        draft.url_field,
+    )
+    .await?;
     let id = Uuid::now_v7();
     let provider_id = match format.api() {
         Some(api) => api.provider_id(app.store.next_number(tenant, format.name()).await?, id),
@@ -50,14 +61,14 @@ pub async fn create(
         provider_id,
         name: draft.name,
         url: draft.url,
-        state: draft.state,
+        state,
         catch_up: draft.catch_up,
         filters: draft.filters,
         format_steps: draft.format_steps,
         steps: draft.steps.unwrap_or_default(),
         rendering: Arc::default(),
         rendering_hash: Digest::of(b""),
-        rate_per_minute: None,
+        rate_per_minute,
         secrets: key.into_iter().map(|key| SigningSecret { key, valid_until_ms: None }).collect(),
         document: draft.document,
         created_at_ms: now_ms,
@@ -65,7 +76,6 @@ pub async fn create(
         revision: 0,
     };
     render_anew(app, &mut subscription, draft.locale).await?;
-    ask_endpoint(app, &mut subscription, draft.url_field).await?;
     let created = app.store.create_subscription(subscription, draft.unique).await?;
     app.catch_up().await?;
     Ok(created)
@@ -252,7 +262,11 @@ async fn apply(app: &App, mut it: Subscription, change: &Change) -> Result<Appli
         }
     }
     if !was_active || it.url != old_url {
-        ask_endpoint(app, &mut it, url_field).await?;
+        let format = app.format(it.format);
+        let consent =
+            ask_endpoint(app, &it.tenant, format, it.state, &it.document, &it.url, url_field)
+                .await?;
+        (it.state, it.rate_per_minute) = (consent.state, consent.rate_per_minute);
     }
     Ok(Applied { changed: it, unique, secret })
 }
@@ -271,22 +285,35 @@ async fn check_endpoint(app: &App, format: &dyn Format, draft: &Draft) -> Result
         .map_err(|violation| Refusal::Invalid(vec![violation]))
 }
 
-/// Asks the endpoint of a subscription that becomes active, or that has a new one, whether it wants
-/// deliveries, where the format does that.
-async fn ask_endpoint(app: &App, it: &mut Subscription, url_field: &str) -> Result<(), Refusal> {
-    if it.state != State::Active {
-        return Ok(());
+/// What comes of asking an endpoint.
+struct Consent {
+    state: State,
+    rate_per_minute: Option<u32>,
+}
+
+/// Asks the endpoint of a subscription that is to be active whether it wants deliveries, where the
+/// format does that.
+async fn ask_endpoint(
+    app: &App,
+    tenant: &Tenant,
+    format: &dyn Format,
+    state: State,
+    document: &Value,
+    url: &Url,
+    url_field: &str,
+) -> Result<Consent, Refusal> {
+    if state != State::Active {
+        return Ok(Consent { state, rate_per_minute: None });
     }
-    let proof = app.format(it.format).proof(&it.document);
-    match (prove(app, &it.tenant, proof, &it.url).await, proof) {
-        (Ok(agreed), _) => it.rate_per_minute = agreed.rate_per_minute,
+    let proof = format.proof(document);
+    match (prove(app, tenant, proof, url).await, proof) {
+        (Ok(rate_per_minute), _) => Ok(Consent { state, rate_per_minute }),
         (Err(why), Proof::HandshakeOrEcho) => {
-            tracing::info!(subscription = %it.id, %why, "stays paused: the endpoint is not validated");
-            it.state = State::Paused;
+            tracing::info!(%tenant, %why, "a subscription stays paused: its endpoint is not validated");
+            Ok(Consent { state: State::Paused, rate_per_minute: None })
         }
-        (Err(why), _) => return Err(Refusal::Invalid(vec![Violation::new(url_field, why)])),
+        (Err(why), _) => Err(Refusal::Invalid(vec![Violation::new(url_field, why)])),
     }
-    Ok(())
 }
 
 /// Pins the plugins of all steps.

@@ -148,7 +148,7 @@ pub struct Pruned {
 pub struct Signals {
     /// Events that have just been committed, in order.
     pub accepted: Box<dyn Fn(Vec<Unrouted>) + Send>,
-    /// Something may have been changed by another process.
+    /// Tokens have ended, or something may have been changed by another process.
     pub changed: Box<dyn Fn() + Send>,
 }
 
@@ -299,6 +299,9 @@ pub trait Store: Send + Sync {
 
     /// What an account has set in a provider's API.
     async fn settings(&self, tenant: &Tenant, format: &'static str) -> Result<Option<Value>>;
+
+    /// What all accounts have set: tenant, format, settings.
+    async fn all_settings(&self) -> Result<Vec<(Tenant, &'static str, Value)>>;
 
     async fn put_settings(
         &self,

@@ -293,28 +293,31 @@ fn refused(refusal: &Refusal) -> Answer {
         Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         other => other.status(),
     };
-    let error = |source: Value, detail: String| {
-        json!({
+    let error = |source: Option<Value>, detail: String| {
+        let mut error = json!({
             "status": status.as_str(),
-            "source": source,
             "title": status.canonical_reason(),
             "detail": detail,
-        })
+        });
+        if let Some(source) = source {
+            error["source"] = source;
+        }
+        error
     };
     let errors = match refusal {
         Refusal::Invalid(violations) => violations
             .iter()
             .map(|it| {
                 let kind = if of_parameter(it) { "parameter" } else { "pointer" };
-                error(json!({kind: it.field}), it.to_string())
+                error(Some(json!({kind: it.field})), it.to_string())
             })
             .collect(),
         Refusal::OtherAccount => {
             let source = json!({"pointer": "/data/relationships/site/data/id"});
-            vec![error(source, "your token has no access to this site".to_owned())]
+            vec![error(Some(source), "your token has no access to this site".to_owned())]
         }
-        Refusal::NotFound => vec![error(Value::Null, "there is no such hook".to_owned())],
-        other => vec![error(Value::Null, other.to_string())],
+        Refusal::NotFound => vec![error(None, "there is no such hook".to_owned())],
+        other => vec![error(None, other.to_string())],
     };
     let mut answer = answer(status, &json!({"errors": errors}));
     answer.headers.extend(match refusal {

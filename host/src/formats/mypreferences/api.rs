@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{AlternateIdShape, MyPreferences, NAME};
 use crate::event::{Violation, is_json_type};
 use crate::formats::{
-    Answer, Api, Call, Catalogue, Done, Login, Operation, Refusal, read_json, whole_number,
+    AccountRate, Answer, Api, Call, Catalogue, Done, Login, Operation, Refusal, read_json,
+    whole_number,
 };
 use crate::plugin::PluginRef;
 use crate::schemas::Schema;
@@ -80,6 +81,15 @@ impl Api for MyPreferences {
             }
             (_, _) => Err(Refusal::WrongMethod("GET, PUT")),
         }
+    }
+
+    /// "Up to so many messages in a cycle, across all active subscriptions."
+    fn account_rate(&self, settings: &Value) -> Option<AccountRate> {
+        let number = |name: &str| whole_number(&settings["Settings"][name]);
+        Some(AccountRate {
+            deliveries: number("MaxConcurrentRequests")?,
+            cycle_ms: i64::try_from(number("Duration")? * 1_000).ok()?,
+        })
     }
 
     fn default_settings(&self) -> Value {

@@ -4,7 +4,6 @@
 
 use std::cmp::Ordering;
 
-use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
@@ -279,6 +278,6 @@ fn respond(id: &[u8], result: Result<Value, (u16, String)>) -> Answer {
         status: StatusCode::OK,
         headers: Vec::new(),
         content_type: "application/json",
-        body: Bytes::from(body.finish()),
+        body: body.finish(),
     }
 }

@@ -1,9 +1,10 @@
 //! Tenants, tokens and identities.
 
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::rows::{broken, uuid};
+use super::rows::{broken, format, json, tenant, uuid};
 use super::writer::Writing;
 use crate::event::Tenant;
 use crate::secret::ServerKey;
@@ -69,14 +70,15 @@ pub(super) fn token_by_id(connection: &Connection, id: Uuid) -> Result<Option<To
 }
 
 pub(super) fn revoke_token(
-    connection: &Connection,
+    writing: &mut Writing<'_>,
     id: Uuid,
     now_ms: i64,
 ) -> crate::store::Result<()> {
-    let revoked = connection.execute(
+    let revoked = writing.connection.execute(
         "update tokens set revoked_at_ms = coalesce(revoked_at_ms, ?1) where id = ?2 or parent = ?2",
         params![now_ms, id.as_bytes()],
     )?;
+    writing.tokens_changed = true;
     if revoked == 0 { Err(StoreError::NotFound) } else { Ok(()) }
 }
 
@@ -91,9 +93,14 @@ pub(super) fn settings(
     connection: &Connection,
     tenant: &Tenant,
     format: &str,
-) -> Result<Option<String>> {
+) -> Result<Option<Value>> {
     let sql = "select settings from account_settings where tenant = ? and format = ?";
-    connection.query_row(sql, params![tenant.as_str(), format], |row| row.get(0)).optional()
+    connection.query_row(sql, params![tenant.as_str(), format], |row| json(row, 0)).optional()
+}
+
+pub(super) fn all_settings(connection: &Connection) -> Result<Vec<(Tenant, &'static str, Value)>> {
+    let mut all = connection.prepare("select tenant, format, settings from account_settings")?;
+    all.query_map((), |row| Ok((tenant(row, 0)?, format(row, 1)?, json(row, 2)?)))?.collect()
 }
 
 pub(super) fn put_settings(

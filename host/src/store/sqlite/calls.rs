@@ -14,7 +14,7 @@ use crate::delivery::{Attempt, Delivery};
 use crate::event::{Event, Tenant};
 use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
 use crate::store::{
-    Accepted, DeliveryQuery, Due, NewEvent, Pruned, Record, Result, Retention, Store, StoreError,
+    Accepted, DeliveryQuery, Due, NewEvent, Pruned, Record, Result, Retention, Store,
     SubscriptionVersion, Token, Unrouted,
 };
 use crate::subscription::{SigningSecret, Subscription};
@@ -208,14 +208,16 @@ impl Store for Sqlite {
     }
 
     async fn revoke_token(&self, id: Uuid, now_ms: i64) -> Result<()> {
-        self.write(move |writing| access::revoke_token(writing.connection, id, now_ms)).await
+        self.write(move |writing| access::revoke_token(writing, id, now_ms)).await
     }
 
     async fn settings(&self, tenant: &Tenant, format: &'static str) -> Result<Option<Value>> {
         let tenant = tenant.clone();
-        let text = self.read(move |reader| access::settings(reader, &tenant, format)).await?;
-        let parse = |text: String| serde_json::from_str(&text);
-        text.map(parse).transpose().map_err(|err| StoreError::Unavailable(err.to_string()))
+        self.read(move |reader| access::settings(reader, &tenant, format)).await
+    }
+
+    async fn all_settings(&self) -> Result<Vec<(Tenant, &'static str, Value)>> {
+        self.read(access::all_settings).await
     }
 
     async fn put_settings(

@@ -112,10 +112,13 @@ impl Sqlite {
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let change = Box::new(move |writing: &mut Writing<'_>| -> writer::Finish {
+            let revision = writing.known.revision;
             let result = change(writing);
             let end = if result.is_ok() {
                 "release change"
             } else {
+                // An event that is accepted at a revision that never was would wait for it for ever.
+                writing.known.revision = revision;
                 "rollback to change; release change"
             };
             // Where this fails there is no transaction any more, and the commit says so.

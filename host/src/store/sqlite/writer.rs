@@ -56,6 +56,8 @@ pub(super) struct Writing<'a> {
     pub(super) connection: &'a Connection,
     pub(super) key: &'a ServerKey,
     pub(super) known: &'a mut Known,
+    /// Tokens have changed, as they can in other processes.
+    pub(super) tokens_changed: bool,
     accepted: Vec<Unrouted>,
     /// What to tell when it has ended.
     finishes: Vec<Finish>,
@@ -129,6 +131,7 @@ impl Writer {
             connection: &self.connection,
             key: &self.key,
             known: &mut self.known,
+            tokens_changed: false,
             accepted: Vec::new(),
             finishes: Vec::new(),
         };
@@ -154,11 +157,14 @@ impl Writer {
             writing.known.save_routed(writing.connection)?;
             writing.connection.execute_batch("commit")
         })();
-        let Writing { accepted, finishes, .. } = writing;
+        let Writing { accepted, finishes, tokens_changed, .. } = writing;
         match result {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the store can write again");
+                }
+                if tokens_changed {
+                    (self.signals.changed)();
                 }
                 if !accepted.is_empty() {
                     (self.signals.accepted)(accepted);

@@ -1,0 +1,57 @@
+//! Verifiers that are not our own code: libraries of the ecosystem, in their own languages.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Map, Value, json};
+
+use super::{Receipt, root};
+
+/// What `tests/peers/check.js` finds in this; it must take it.
+#[track_caller]
+pub(crate) fn check(kind: &str, input: &Value) -> Value {
+    let mut node = Command::new("node");
+    node.arg(root().join("tests/peers/check.js")).arg(kind);
+    node.env("NODE_PATH", root().join("target/peers/node_modules"));
+    run(node, input.to_string().as_bytes())
+}
+
+/// A form as PHP reads it.
+#[track_caller]
+pub(crate) fn parse_str(form: &[u8]) -> Value {
+    let mut php = Command::new("php");
+    php.arg(root().join("tests/peers/form.php"));
+    run(php, form)
+}
+
+/// A delivery as [`check`] takes it, with more members.
+pub(crate) fn delivery(it: &Receipt, more: &Value) -> Value {
+    let headers: Map<String, Value> = it
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().into()))
+        .collect();
+    let body = std::str::from_utf8(&it.body).unwrap();
+    let mut input = json!({"path": it.path, "headers": headers, "body": body});
+    for (name, value) in more.as_object().unwrap() {
+        input[name] = value.clone();
+    }
+    input
+}
+
+#[track_caller]
+fn run(mut command: Command, input: &[u8]) -> Value {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("`make setup` installs it");
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?} does not take {}",
+        String::from_utf8_lossy(input)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
