@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::plugins::plugin;
-use crate::harness::yard::event;
+use crate::harness::yard::{TENANT, event};
 use crate::harness::{Endpoint, Yard};
 
 /// A yard with the plugin `misbehave`.
@@ -267,4 +267,25 @@ async fn steps_are_set_in_any_format() {
     put(json!([])).await.expect(200);
     yard.publish("t", json!("as it was")).await;
     assert_eq!(endpoint.next().await.json()["data"], "as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_plugin_does_not_stand_in_for_a_formats_own() {
+    let yard = yard().await;
+    let mut endpoint = Endpoint::start().await;
+    yard.upload("minimize", plugin("misbehave")).await;
+    let body = json!({
+        "Name": "minimised",
+        "Url": endpoint.url("/hook"),
+        "State": "Active",
+        "IsMinimized": true,
+        "Subscriptions": [{"Entity": "Tags", "EventType": "tag.added"}],
+    });
+    let path = format!("/mypreferences/Profiles/v4/{TENANT}/Webhooks/Subscriptions");
+    yard.client.post(&path, &body).await.expect(201);
+    let mut event = event("tag.added", json!({"ProfileId": 1, "Data": [{"Tag": "vip"}]}));
+    event["format"] = "mypreferences".into();
+    yard.client.publish(&event).await.expect(202);
+    let received = endpoint.next().await.json();
+    assert_eq!((&received["ProfileId"], received.get("Data")), (&json!(1), None));
 }

@@ -147,7 +147,7 @@ impl App {
             })?;
         let app = App {
             formats,
-            dns: Dns::new(&settings.dns_servers).context("cannot set up name resolution")?,
+            dns: Dns::new(&settings.dns_servers),
             key,
             keys: std::sync::Mutex::default(),
             making_key: Mutex::default(),

@@ -102,6 +102,7 @@ fn document(it: &Subscription) -> Value {
         "url": it.url.as_str(),
         "state": it.state,
         "catch_up": it.catch_up,
+        "handshake": it.document["handshake"] == true,
         "rate_per_minute": it.rate_per_minute,
         "filters": it.filters,
         "steps": steps.collect::<Vec<_>>(),

@@ -225,7 +225,8 @@ struct Applied {
 }
 
 async fn apply(app: &App, mut it: Subscription, change: &Change) -> Result<Applied, Refusal> {
-    let (was_active, old_url) = (it.state == State::Active, it.url.clone());
+    let format = app.format(it.format);
+    let before = (it.state == State::Active, it.url.clone(), format.proof(&it.document));
     let mut unique = None;
     let mut secret = None;
     let mut url_field = "/url";
@@ -261,8 +262,7 @@ async fn apply(app: &App, mut it: Subscription, change: &Change) -> Result<Appli
             render_anew(app, &mut it, draft.locale).await?;
         }
     }
-    if !was_active || it.url != old_url {
-        let format = app.format(it.format);
+    if before != (true, it.url.clone(), format.proof(&it.document)) {
         let consent =
             ask_endpoint(app, &it.tenant, format, it.state, &it.document, &it.url, url_field)
                 .await?;

@@ -4,6 +4,8 @@
 //! answer after their commit. Records of deliveries are handed over and committed with the next
 //! group, in the order in which they were handed over: nothing on the way of an event waits for them.
 
+#[cfg(test)]
+mod contract;
 mod sqlite;
 
 use std::sync::Arc;

@@ -15,6 +15,8 @@ use wasmtime::component::Component;
 use crate::plugin::Digest;
 
 const TAG_BYTES: usize = 32;
+/// How the files end.
+const COMPILED: &str = ".compiled";
 
 pub(super) struct Cache {
     folder: PathBuf,
@@ -34,8 +36,10 @@ impl Cache {
         let cache = Cache { folder: folder.to_owned(), key, made_by };
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            if !path.to_string_lossy().ends_with(&cache.suffix()) {
-                fs::remove_file(path)?;
+            let name = path.to_string_lossy();
+            // The folder may be one that others put something in as well.
+            if name.ends_with(COMPILED) && !name.ends_with(&cache.suffix()) {
+                fs::remove_file(&path)?;
             }
         }
         Ok(cache)
@@ -75,7 +79,7 @@ impl Cache {
     }
 
     fn suffix(&self) -> String {
-        format!(".{}.compiled", self.made_by)
+        format!(".{}{COMPILED}", self.made_by)
     }
 
     fn mac(&self, digest: Digest, code: &[u8]) -> Hmac<Sha256> {

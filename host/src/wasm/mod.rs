@@ -224,88 +224,71 @@ impl Runtime {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
-    use crate::event::{Attributes, Content, Data, Event, Tenant};
-    use crate::json::Json;
 
-    pub(super) fn runtime(folder: &Path) -> Runtime {
-        let limits = Limits {
+    fn limits() -> Limits {
+        Limits {
             filter_ms: 5,
             transform_ms: 20,
             configure_ms: 250,
             memory_bytes_max: 32 << 20,
             output_bytes_max: 1 << 20,
             runs_max: 4,
-        };
+        }
+    }
+
+    fn runtime(folder: &Path) -> Runtime {
         let files: Files = Box::new(|digest| {
             let standard = STANDARD_PLUGINS.iter().find(|(_, file)| Digest::of(file) == digest);
             standard
                 .map(|(_, file)| Bytes::from_static(file))
                 .ok_or(anyhow::anyhow!("no such file"))
         });
-        Runtime::new(limits, folder, [7; 32], files).unwrap()
+        Runtime::new(limits(), folder, [7; 32], files).unwrap()
     }
 
-    fn event(data: &str) -> Arc<Event> {
-        let pairs = [("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t")];
-        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let data = Json::parse(Bytes::copy_from_slice(data.as_bytes())).unwrap();
-        Arc::new(Event {
-            id: Uuid::now_v7(),
-            tenant: Tenant::new("t").unwrap(),
-            format: "cloudevents",
-            content: Arc::new(Content {
-                attributes: Attributes::new(pairs).unwrap(),
-                data: Some(Data::Json(data)),
-            }),
-            alternate_ids: vec![("Loyalty".to_owned(), "L-7".to_owned())],
-            accepted_at_ms: 0,
-            revision: 0,
-        })
-    }
-
-    fn standard(name: &str) -> Digest {
-        Digest::of(STANDARD_PLUGINS.iter().find(|(it, _)| *it == name).unwrap().1)
+    /// The only file in the cache.
+    fn compiled(folder: &Path) -> std::path::PathBuf {
+        let files = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+        let mut compiled = files.filter(|it| it.extension().is_some_and(|it| it == "compiled"));
+        let first = compiled.next().unwrap();
+        assert_eq!(compiled.next(), None);
+        first
     }
 
     #[test]
-    fn perf() {
+    fn compiled_code_that_was_changed_is_not_loaded_but_made_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = runtime(folder.path());
-        for (name, file) in STANDARD_PLUGINS {
-            let it = runtime.upload(file).unwrap();
-            println!("{name}: {:?} {:?} {:?}", it.world, it.compile_time, it.empty_run_time);
-            println!("{}", it.manifest.config_schema.unwrap());
+        let (_, filter) = STANDARD_PLUGINS.iter().find(|(name, _)| *name == "filter").unwrap();
+        runtime(folder.path()).upload(filter).unwrap();
+        let path = compiled(folder.path());
+        let made = std::fs::read(&path).unwrap();
+        for at in [0, 40, made.len() / 2, made.len() - 1] {
+            let mut changed = made.clone();
+            changed[at] ^= 1;
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, &changed).unwrap();
+            let config = r#"{"when": {"at": "/a", "exists": true}}"#;
+            runtime(folder.path()).try_configuration(Digest::of(filter), config).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), made, "byte {at}");
         }
-        let big = format!(
-            r#"{{"ProfileId":1024,"Data":[{}]}}"#,
-            vec![r#"{"a":"bbbbbbbbbbbbbbbbbbbb"}"#; 30].join(",")
-        );
-        println!("{}", big.len());
-        let event = event(&big);
-        let to = Addressee { subscription: "s", format: "cloudevents", locale: None };
-        for (name, config) in [
-            ("minimize", r#"{"remove":["/Data"]}"#),
-            (
-                "alternate-id",
-                r#"{"kind":"Loyalty","profile_id":"/ProfileId","put":"/AlternateId","typed":true}"#,
-            ),
-            (
-                "filter",
-                r#"{"when":{"all":[{"at":"/ProfileId","gte":1000},{"at":"/Data/0/a","prefix":"b"}]}}"#,
-            ),
-        ] {
-            let steps = [Step { plugin: standard(name), config: config.to_owned() }];
-            let outcome = runtime.run(&event, &steps, &to).unwrap();
-            println!("{outcome:?}");
-            let n = 20_000;
-            let start = Instant::now();
-            for _ in 0..n {
-                runtime.run(&event, &steps, &to).unwrap();
-            }
-            println!("{name}: {:?}", start.elapsed() / n);
-        }
+        // Somebody else's code is no better for being whole.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &made).unwrap();
+        let files: Files = Box::new(|_| Ok(Bytes::from_static(STANDARD_PLUGINS[2].1)));
+        let other = Runtime::new(limits(), folder.path(), [8; 32], files).unwrap();
+        other.try_configuration(Digest::of(filter), "{}").unwrap_err();
+        assert_ne!(std::fs::read(&path).unwrap(), made);
+    }
+
+    #[test]
+    fn a_folder_is_cleared_of_nothing_but_old_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("notes.txt");
+        let old = folder.path().join("0123.0000000000000000.compiled");
+        std::fs::write(&kept, "mine").unwrap();
+        std::fs::write(&old, "old").unwrap();
+        runtime(folder.path());
+        assert!(kept.exists() && !old.exists());
     }
 }

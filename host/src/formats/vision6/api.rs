@@ -207,11 +207,16 @@ fn meets(details: &Value, criterion: &Value) -> bool {
     let field = &details[criterion[0].as_str().unwrap_or_default()];
     let value = &criterion[2];
     let text = |it: &Value| it.as_str().map_or_else(|| it.to_string(), str::to_owned);
+    let is = |value: &Value| compare(field, value) == Ordering::Equal;
     match criterion[1].as_str().unwrap_or_default() {
-        "contains" => text(field).contains(&text(value)),
+        "not" => !is(value),
+        "in" => value.as_array().into_iter().flatten().any(is),
         "greater_than" => compare(field, value) == Ordering::Greater,
         "less_than" => compare(field, value) == Ordering::Less,
-        _ => compare(field, value) == Ordering::Equal,
+        "starts_with" => text(field).starts_with(&text(value)),
+        "ends_with" => text(field).ends_with(&text(value)),
+        "contains" => text(field).contains(&text(value)),
+        _ => is(value),
     }
 }
 
