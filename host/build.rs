@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const PLUGINS: [&str; 3] = ["minimize", "alternate-id", "filter"];
+const PLUGINS: [&str; 7] =
+    ["minimize", "alternate-id", "filter", "redact", "map", "sample", "split"];
 
 fn main() {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");

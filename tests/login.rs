@@ -50,6 +50,36 @@ async fn a_kajabi_client_logs_in_refreshes_and_revokes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_renews_what_was_granted_once() {
+    let yard = Yard::start().await;
+    let (id, secret) =
+        yard.client_credentials(Some(TENANT), "view:contacts view:purchases", None).await;
+    let path = "/kajabi/v1/oauth/token";
+    let client = format!("client_id={id}&client_secret={secret}");
+    let form = format!("grant_type=client_credentials&scope=view%3Acontacts&{client}");
+    let first = post(&yard, path, &[], &form).await.expect(200);
+    assert_eq!(first["scope"], "view:contacts");
+    let refresh = first["refresh_token"].as_str().unwrap();
+    let with = |more: &str| format!("grant_type=refresh_token&refresh_token={refresh}{more}");
+    // Not for more than was granted, nor for another client.
+    let (other, others_secret) = yard.client_credentials(Some(TENANT), "view:contacts", None).await;
+    let another = with(&format!("&client_id={other}&client_secret={others_secret}"));
+    assert_eq!(post(&yard, path, &[], &another).await.expect(400)["error"], "invalid_grant");
+    // Of several at the same time, one is the first.
+    let form = with("");
+    let again = || post(&yard, path, &[], &form);
+    let (one, two, three) = tokio::join!(again(), again(), again());
+    let (taken, refused): (Vec<_>, Vec<_>) =
+        [one, two, three].into_iter().partition(|it| it.status == 200);
+    assert_eq!((taken.len(), refused.len()), (1, 2));
+    assert_eq!(taken[0].body["scope"], "view:contacts");
+    assert!(refused.iter().all(|it| it.body["error"] == "invalid_grant"));
+
+    let more = format!("grant_type=client_credentials&scope=view%3Aorders&{client}");
+    assert_eq!(post(&yard, path, &[], &more).await.expect(400)["error"], "invalid_scope");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_vonage_client_asks_for_some_of_its_scopes() {
     let yard = Yard::start().await;
     let (id, secret) = yard.client_credentials(Some(TENANT), "admin:read admin:write", None).await;

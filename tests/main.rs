@@ -16,6 +16,7 @@ mod mypreferences; // its deliveries
 mod pipeline; // plugins on the way of an event, good and bad
 mod proof; // endpoints show that they want deliveries
 mod providers; // deliveries of the providers' formats
+mod registry; // versions of plugins
 mod schemas; // requests and samples fit, and their single faults do not
 mod subscribe; // our own subscriptions
 mod tidy; // the project itself

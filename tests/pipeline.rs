@@ -49,6 +49,46 @@ async fn standard_plugins_work_for_everyone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn standard_plugins_reshape_redact_and_split() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let steps = json!([
+        {"plugin": "sample", "config": {"percent": 100, "by": "subject"}},
+        {"plugin": "map", "config": {"rules": [
+            {"template": {"at": "/title", "text": "Order {/id} of {/customer/name}"}},
+            {"attribute": {"name": "region", "from": "/customer/region"}},
+            {"choose": ["/id", "/title", "/customer", "/lines"]},
+        ]}},
+        {"plugin": "redact", "config": {"fields": ["mail"], "pointers": ["/customer/name"]}},
+        {"plugin": "split", "config": {"at": "/lines", "keep": "document"}},
+    ]);
+    yard.subscribe(&endpoint, json!({"steps": steps})).await;
+    let customer = json!({"name": "Ada", "mail": "ada@example.com", "region": "eu"});
+    let data = json!({"id": 9_007_199_254_740_993_u64, "customer": customer, "note": "x",
+                      "lines": [{"sku": "a", "mail": "b@example.com"}, {"sku": "b"}]});
+    let mut order = event("order.paid", data);
+    order["subject"] = "7".into();
+    yard.client.publish(&order).await.expect(202);
+    // Without a key there is no share to be in.
+    yard.publish("order.paid", json!({"lines": []})).await;
+
+    let mut bodies = [endpoint.next().await.json(), endpoint.next().await.json()];
+    bodies.sort_by_key(|it| it["id"].to_string());
+    let lines = [json!({"sku": "a", "mail": "***"}), json!({"sku": "b"})];
+    for (body, line) in bodies.iter().zip(lines) {
+        let expected = json!({
+            "id": 9_007_199_254_740_993_u64,
+            "title": "Order 9007199254740993 of Ada",
+            "customer": {"name": "***", "mail": "***", "region": "eu"},
+            "lines": [line],
+        });
+        assert_eq!((&body["data"], &body["region"]), (&expected, &json!("eu")));
+    }
+    let dropped = yard.await_deliveries("state=filtered", 1).await;
+    assert_eq!(dropped[0]["reason"]["code"], "no-key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_split_is_delivered_part_by_part() {
     let yard = yard().await;
     let mut endpoint = Endpoint::start().await;

@@ -76,11 +76,18 @@ macro_rules! settings {
             let defaults = Given::default().settle();
             vec![$((
                 stringify!($name).replace('_', "-"),
-                format!("{:?}", defaults.$name),
+                default_text(&defaults.$name),
                 concat!($($meaning),+).trim().to_owned(),
             ),)+]
         }
     };
+}
+
+/// As it can be written in the file.
+fn default_text(value: &impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    // A choice is written in small letters there.
+    if text.chars().all(char::is_alphabetic) { text.to_lowercase() } else { text }
 }
 
 settings! {
@@ -139,6 +146,12 @@ settings! {
     /// The largest plugin that may be uploaded
     #[arg(value_name = "BYTES", help_heading = "Plugins")]
     plugin_upload_bytes_max: usize = 4 << 20,
+    /// The most versions of plugins that a tenant may have
+    #[arg(value_name = "COUNT", help_heading = "Plugins")]
+    plugin_versions_max: u64 = 200,
+    /// The most bytes that the plugins of a tenant may be together
+    #[arg(value_name = "BYTES", help_heading = "Plugins")]
+    plugin_bytes_max: u64 = 128 << 20,
     /// The memory that a run may use
     #[arg(value_name = "BYTES", help_heading = "Plugins")]
     plugin_memory_bytes_max: usize = 32 << 20,
@@ -154,15 +167,15 @@ settings! {
     /// The CPU time of `configure` and `describe`
     #[arg(value_name = "MS", help_heading = "Plugins")]
     plugin_configure_ms: u64 = 250,
-    /// How the alternate id shows in a MyPreferences delivery: as a member `AlternateId` in the place
-    /// of `ProfileId`, or as the value of `ProfileId`
+    /// How the alternate id shows in a MyPreferences delivery: as a `member` `AlternateId` in the place
+    /// of `ProfileId`, or as the `value` of `ProfileId`
     #[arg(value_name = "SHAPE", help_heading = "Formats")]
     mypreferences_alternate_id: AlternateIdShape = AlternateIdShape::Member,
     /// Whether the endpoint of a MyPreferences subscription has to show that it wants deliveries
     /// before the subscription is active
     #[arg(action = clap::ArgAction::Set, help_heading = "Formats")]
     mypreferences_validation: bool = true,
-    /// How interests are written in a Copernica delivery: as a list of those that are on, or as a map
+    /// How interests are written in a Copernica delivery: as a `list` of those that are on, or as a `map`
     #[arg(value_name = "SHAPE", help_heading = "Formats")]
     copernica_interests: InterestShape = InterestShape::List,
     /// Whether the domain of a Copernica handler needs a TXT record that validates it

@@ -134,6 +134,8 @@ pub struct PluginVersion {
     pub created_at_ms: i64,
     /// Whether a step that follows the name runs this version.
     pub current: bool,
+    /// Why no new step is to name it, where its owner said so. Steps that have it go on.
+    pub deprecated: Option<String>,
 }
 
 /// How a subscription names a plugin: by its name, and so following its current version, or by a

@@ -60,6 +60,8 @@ pub enum Outcome {
     },
     /// There was no answer.
     Unreachable(Reason),
+    /// Nothing was sent, and that is not the endpoint's fault.
+    NotSent(Reason),
 }
 
 /// What an endpoint says when it is asked whether it wants deliveries.

@@ -156,6 +156,14 @@ impl Client {
         }
     }
 
+    /// The headers and the bytes of a file.
+    pub(crate) async fn download(&self, path: &str) -> (HeaderMap, Vec<u8>) {
+        let request = self.http.get(self.url(path)).bearer_auth(self.token.as_deref().unwrap());
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        (answer.headers().clone(), answer.bytes().await.unwrap().to_vec())
+    }
+
     pub(crate) async fn upload(&self, name: &str, file: impl Into<reqwest::Body>) -> Answer {
         let headers = [("content-type", "application/wasm")];
         self.call(Method::POST, &format!("/v1/plugins/{name}/versions"), &headers, file).await

@@ -27,10 +27,15 @@ pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<
     let mut records = Vec::new();
     for selector in [keys::selector(now_ms), keys::next_selector(now_ms)] {
         let key = manage::keys::get(&api.app, &selector).await?;
+        let value = key.record();
+        // A character-string of DNS holds no more (RFC 1035, section 3.3).
+        let strings: Vec<_> =
+            value.as_bytes().chunks(255).map(|it| String::from_utf8_lossy(it)).collect();
         records.push(json!({
             "name": format!("{selector}._domainkey.{domain}"),
             "type": "TXT",
-            "value": key.record(),
+            "strings": strings,
+            "value": value,
         }));
     }
     Ok(answer(StatusCode::OK, &json!({"records": records})))

@@ -52,6 +52,8 @@ pub(crate) struct Api {
     create: Schema,
     replace: Schema,
     steps: Schema,
+    current: Schema,
+    deprecation: Schema,
 }
 
 /// Serves until `stop` ends, and then until the calls that have begun are answered.
@@ -73,6 +75,8 @@ fn router(app: Arc<App>) -> Router {
         create: schema("cloudevents/create.json"),
         replace: schema("cloudevents/replace.json"),
         steps: schema("cloudevents/steps.json"),
+        current: schema("plugins/current.json"),
+        deprecation: schema("plugins/deprecation.json"),
         tokens: Tokens::default(),
         app,
     });
@@ -93,7 +97,19 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
         .route("/v1/signing-keys", get(keys::list))
         .route("/v1/plugins", get(plugins::list))
+        .route("/v1/plugins/{name}", get(plugins::read))
         .route("/v1/plugins/{name}/versions", post(plugins::upload).get(plugins::versions))
+        .route(
+            "/v1/plugins/{name}/versions/{digest}",
+            get(plugins::version).delete(plugins::delete),
+        )
+        .route("/v1/plugins/{name}/versions/{digest}/file", get(plugins::file))
+        .route(
+            "/v1/plugins/{name}/versions/{digest}/deprecation",
+            put(plugins::deprecate).delete(plugins::take_back_deprecation),
+        )
+        .route("/v1/plugins/{name}/current", put(plugins::make_current))
+        .route("/v1/plugins/{name}/rollback", post(plugins::roll_back))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::read));
     let all = providers::mount(oauth::mount(own, &api), &api);

@@ -20,8 +20,8 @@ use crate::store::{StoreError, Token};
 
 /// How long a refresh token can be used.
 const REFRESH_MS: i64 = 30 * 24 * 3_600 * 1_000;
-/// The only scope of a refresh token: it is good for nothing else.
-const REFRESH_SCOPE: &str = "oauth:refresh";
+/// In front of each scope of a refresh token, which is good for nothing else.
+const REFRESHES: &str = "refreshes:";
 
 /// Why there is no token (RFC 6749, section 5.2).
 struct Refused {
@@ -164,19 +164,13 @@ async fn token(
     expires_s: u32,
     refresh: bool,
 ) -> Result<Response, Refused> {
-    let parent = match form.get("grant_type") {
-        Some("client_credentials") => client(api, headers, form).await?,
-        Some("refresh_token") if refresh => {
-            let missing = || bad_request("invalid_request", "`refresh_token` is missing");
-            let given = form.get("refresh_token").ok_or_else(missing)?;
-            let used = valid(api, given).await?.filter(|it| it.scopes == [REFRESH_SCOPE]);
-            let gone = || bad_request("invalid_grant", "the refresh token is unknown or has ended");
-            let used = used.ok_or_else(gone)?;
-            // A refresh token is good once.
-            api.app.store.revoke_token(used.id, clock::now_ms()).await?;
-            let parent = api.app.store.token_by_id(used.parent.ok_or_else(gone)?).await?;
-            parent.ok_or_else(gone)?
+    let (parent, granted) = match form.get("grant_type") {
+        Some("client_credentials") => {
+            let client = client(api, headers, form).await?;
+            let granted = client.scopes.clone();
+            (client, granted)
         }
+        Some("refresh_token") if refresh => refreshed(api, headers, form).await?,
         // Vonage says this of one that is missing as well.
         Some(_) | None => {
             let supported = if refresh {
@@ -187,7 +181,8 @@ async fn token(
             return Err(bad_request("unsupported_grant_type", supported));
         }
     };
-    let (access, scopes) = give(api, &parent, scopes(&parent, form)?, i64::from(expires_s)).await?;
+    let scopes = asked_of(&granted, form)?;
+    let access = give(api, &parent, scopes.clone(), i64::from(expires_s)).await?;
     let mut body = json!({
         "access_token": access,
         "token_type": "Bearer",
@@ -195,26 +190,54 @@ async fn token(
         "scope": scopes.join(" "),
     });
     if refresh {
-        let scopes = vec![REFRESH_SCOPE.to_owned()];
-        body["refresh_token"] = give(api, &parent, scopes, REFRESH_MS / 1_000).await?.0.into();
+        // What it renews is kept in a form that is a scope of nothing.
+        let kept = scopes.iter().map(|it| format!("{REFRESHES}{it}")).collect();
+        body["refresh_token"] = give(api, &parent, kept, REFRESH_MS / 1_000).await?.into();
     }
     Ok(answer(StatusCode::OK, &body))
 }
 
-/// The scopes that are asked for, if the client has them. Providers also write other things there,
-/// such as an account: without one of the client's scopes, it is as if nothing was asked for.
-fn scopes(parent: &Token, form: &Form) -> Result<Vec<String>, Refused> {
-    let has = |scope: &str| parent.scopes.iter().any(|it| it == scope || it == "admin");
-    let asked: Vec<&str> = form.get("scope").unwrap_or_default().split_whitespace().collect();
-    let known: Vec<String> =
-        asked.iter().filter(|it| it.contains(':') && has(it)).map(|it| (*it).to_owned()).collect();
-    if known.is_empty() {
-        return Ok(parent.scopes.clone());
+/// The client that a refresh token was given to, and the scopes that it renews. It is good once.
+async fn refreshed(
+    api: &Api,
+    headers: &HeaderMap,
+    form: &Form,
+) -> Result<(Token, Vec<String>), Refused> {
+    let gone = || bad_request("invalid_grant", "the refresh token is unknown or has ended");
+    let missing = || bad_request("invalid_request", "`refresh_token` is missing");
+    let used = valid(api, form.get("refresh_token").ok_or_else(missing)?).await?;
+    let used = used.ok_or_else(gone)?;
+    let renews = |it: &String| it.strip_prefix(REFRESHES).map(str::to_owned);
+    let granted: Option<Vec<String>> = used.scopes.iter().map(renews).collect();
+    let granted = granted.filter(|it| !it.is_empty()).ok_or_else(gone)?;
+    if is_named(headers, form) && Some(client(api, headers, form).await?.id) != used.parent {
+        return Err(gone());
     }
-    if known.len() < asked.len() {
+    // Of two at the same time, one is the first.
+    match api.app.store.revoke_token(used.id, clock::now_ms()).await {
+        Err(StoreError::NotFound) => return Err(gone()),
+        result => result?,
+    }
+    let parent = api.app.store.token_by_id(used.parent.ok_or_else(gone)?).await?;
+    let parent = parent.filter(is_good).ok_or_else(gone)?;
+    Ok((parent, granted))
+}
+
+/// The scopes that are asked for, where they are granted. Some providers have clients write other
+/// things there, such as an account: a word without a colon that is no scope of the client's says nothing.
+fn asked_of(granted: &[String], form: &Form) -> Result<Vec<String>, Refused> {
+    let has = |scope: &str| granted.iter().any(|it| it == scope || it == "admin");
+    let asked = form.get("scope").unwrap_or_default().split_whitespace();
+    let asked: Vec<&str> = asked.filter(|it| it.contains(':') || has(it)).collect();
+    if !asked.iter().all(|it| has(it)) {
         return Err(bad_request("invalid_scope", "the client does not have all of these scopes"));
     }
-    Ok(known)
+    let is_plain_admin =
+        granted.iter().any(|it| it == "admin") && asked.iter().all(|it| !it.contains(':'));
+    if asked.is_empty() || is_plain_admin {
+        return Ok(granted.to_vec());
+    }
+    Ok(asked.into_iter().map(str::to_owned).collect())
 }
 
 /// Makes a token for the bearer of another one.
@@ -223,13 +246,13 @@ async fn give(
     parent: &Token,
     scopes: Vec<String>,
     seconds: i64,
-) -> Result<(String, Vec<String>), Refused> {
-    let (mut token, text) = new_token(parent.tenant.clone(), scopes.clone(), None);
+) -> Result<String, Refused> {
+    let (mut token, text) = new_token(parent.tenant.clone(), scopes, None);
     let until_ms = token.created_at_ms + seconds * 1_000;
     token.expires_at_ms = Some(parent.expires_at_ms.map_or(until_ms, |end| end.min(until_ms)));
     token.parent = Some(parent.id);
     api.app.store.create_token(token).await?;
-    Ok((text, scopes))
+    Ok(text)
 }
 
 /// RFC 7009: what is unknown is as good as revoked.
@@ -239,12 +262,15 @@ async fn revoke(api: &Api, headers: &HeaderMap, form: &Form) -> Result<Response,
     };
     let found = valid(api, given).await?;
     // Whoever has the token may end it; a client that says who it is must be the token's.
-    let named = form.get("client_id").is_some() || headers.contains_key(header::AUTHORIZATION);
-    let owner = if named { Some(client(api, headers, form).await?) } else { None };
+    let owner =
+        if is_named(headers, form) { Some(client(api, headers, form).await?) } else { None };
     if let Some(token) = found.filter(|it| it.parent.is_some())
         && owner.is_none_or(|owner| token.parent == Some(owner.id))
     {
-        api.app.store.revoke_token(token.id, clock::now_ms()).await?;
+        match api.app.store.revoke_token(token.id, clock::now_ms()).await {
+            Ok(()) | Err(StoreError::NotFound) => {}
+            Err(err) => return Err(err.into()),
+        }
     }
     Ok(answer(StatusCode::OK, &Value::Object(serde_json::Map::new())))
 }
@@ -255,14 +281,13 @@ async fn exchange(api: &Api, form: &Form, expires_s: u32) -> Result<Response, Re
     let Some(parent) = valid(api, given).await?.filter(|it| it.parent.is_none()) else {
         return Err(Refused { description: "`access_token` must be a token", ..BAD_CLIENT });
     };
-    let (text, _) = give(api, &parent, parent.scopes.clone(), i64::from(expires_s)).await?;
+    let text = give(api, &parent, parent.scopes.clone(), i64::from(expires_s)).await?;
     Ok((StatusCode::OK, text).into_response())
 }
 
 /// The token that a client is: by HTTP Basic, or by the form (RFC 6749, section 2.3.1).
 async fn client(api: &Api, headers: &HeaderMap, form: &Form) -> Result<Token, Refused> {
-    let basic = headers.get(header::AUTHORIZATION).and_then(|it| {
-        let (scheme, text) = it.to_str().ok()?.split_once(' ')?;
+    let basic = basic(headers).and_then(|text| {
         let text = BASE64_STANDARD.decode(text.trim()).ok()?;
         let text = String::from_utf8(text).ok()?;
         let (id, secret) = text.split_once(':')?;
@@ -270,7 +295,7 @@ async fn client(api: &Api, headers: &HeaderMap, form: &Form) -> Result<Token, Re
             let pair = format!("x={text}");
             form_urlencoded::parse(pair.as_bytes()).next().map(|(_, it)| it.into_owned())
         };
-        scheme.eq_ignore_ascii_case("basic").then_some((decoded(id)?, decoded(secret)?))
+        Some((decoded(id)?, decoded(secret)?))
     });
     let given = |name| form.get(name).unwrap_or_default().to_owned();
     let (id, secret) = basic.unwrap_or_else(|| (given("client_id"), given("client_secret")));
@@ -278,11 +303,22 @@ async fn client(api: &Api, headers: &HeaderMap, form: &Form) -> Result<Token, Re
     found.filter(|it| it.parent.is_none() && it.id.to_string() == id).ok_or(BAD_CLIENT)
 }
 
+/// Whether a call says which client it is from.
+fn is_named(headers: &HeaderMap, form: &Form) -> bool {
+    form.get("client_id").is_some() || basic(headers).is_some()
+}
+
+fn basic(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, text) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("basic").then_some(text)
+}
+
 /// A token by its text, if it is good now.
 async fn valid(api: &Api, text: &str) -> Result<Option<Token>, Refused> {
+    Ok(api.app.store.token(hash_token(text)).await?.filter(is_good))
+}
+
+fn is_good(it: &Token) -> bool {
     let now_ms = clock::now_ms();
-    let found = api.app.store.token(hash_token(text)).await?;
-    Ok(found.filter(|it| {
-        it.revoked_at_ms.is_none() && it.expires_at_ms.is_none_or(|until| now_ms < until)
-    }))
+    it.revoked_at_ms.is_none() && it.expires_at_ms.is_none_or(|until| now_ms < until)
 }

@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::problem::Problem;
-use super::{Api, answer, read_body};
+use super::{Api, answer, read_body, read_json};
 use crate::clock;
-use crate::event::Tenant;
+use crate::event::{Tenant, Violation};
 use crate::formats::Refusal;
-use crate::manage::plugins::{UploadRefusal, upload as make};
-use crate::plugin::{PluginName, PluginVersion};
+use crate::manage::plugins::{self as manage, UploadRefusal, upload as make};
+use crate::plugin::{Digest, PluginName, PluginVersion};
+use crate::store::StoreError;
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -26,6 +29,7 @@ fn document(it: &PluginVersion) -> Value {
         "digest": it.digest,
         "shared": it.tenant.is_none(),
         "current": it.current,
+        "deprecated": it.deprecated,
         "size_bytes": it.size_bytes,
         "world": it.world,
         "manifest": it.manifest,
@@ -67,9 +71,11 @@ pub(super) async fn upload(
     if !media_type.is_some_and(|it| known.contains(&it)) {
         return Err(Refusal::WrongMediaType("`application/wasm`").into());
     }
+    let expected = if_match(&headers)?;
     let file = read_body(body, &headers, api.app.settings.plugin_upload_bytes_max).await?;
+    check_digest(&headers, &file)?;
     let (version, uploaded) =
-        make(&api.app, owner.as_ref(), &plugin, file).await.map_err(refused)?;
+        make(&api.app, owner.as_ref(), &plugin, file, expected).await.map_err(refused)?;
     let mut body = document(&version);
     body["compile_ms"] = json!(millis(uploaded.compile_time.as_secs_f64() * 1e3));
     body["empty_run_us"] = json!(millis(uploaded.empty_run_time.as_secs_f64() * 1e6));
@@ -91,6 +97,16 @@ fn refused(refusal: UploadRefusal) -> Problem {
                           does not take; pin them to a digest or change them first";
             Problem::new(StatusCode::CONFLICT, "breaks-subscriptions", detail).with_errors(errors)
         }
+        UploadRefusal::NotCurrent(present) => {
+            let present = present.map_or("none".to_owned(), |it| it.to_string());
+            let detail =
+                format!("the current version is not the one of `If-Match`; it is {present}");
+            Problem::new(StatusCode::PRECONDITION_FAILED, "not-current", detail)
+        }
+        UploadRefusal::Quota(detail) => {
+            Problem::new(StatusCode::CONFLICT, "quota-exceeded", detail)
+        }
+        UploadRefusal::Other(Refusal::NotFound) => Problem::not_found("version of this plugin"),
         UploadRefusal::Other(refusal) => refusal.into(),
     }
 }
@@ -123,4 +139,216 @@ pub(super) async fn versions(
     }
     let all: Vec<Value> = all.iter().map(document).collect();
     Ok(answer(StatusCode::OK, &json!({"versions": all})))
+}
+
+/// The version that a path is about: an owner's own, or else a shared one.
+async fn seen(
+    api: &Api,
+    caller: &Caller,
+    query: &HashMap<String, String>,
+    (plugin, version): (String, String),
+) -> Result<PluginVersion, Problem> {
+    let owner = owner(api, caller, query).await?;
+    let digest = digest(&version)?;
+    let all = api.app.store.plugin_versions(owner.as_ref(), &name(plugin)?).await?;
+    let found = all.into_iter().find(|it| it.digest == digest);
+    found.ok_or_else(|| Problem::not_found("version of this plugin"))
+}
+
+fn digest(text: &str) -> Result<Digest, Problem> {
+    text.parse().map_err(|violation| Problem::invalid("the digest is wrong", vec![violation]))
+}
+
+/// `GET /v1/plugins/{name}`: the current version.
+pub(super) async fn read(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(plugin): Path<String>,
+    Query(query): Parameters,
+) -> Result<Response, Problem> {
+    caller.require("plugins:read")?;
+    let owner = owner(&api, &caller, &query).await?;
+    let all = api.app.store.plugin_versions(owner.as_ref(), &name(plugin)?).await?;
+    let current = all.into_iter().find(|it| it.current);
+    let current = current.ok_or_else(|| Problem::not_found("plugin"))?;
+    Ok(tagged(&current))
+}
+
+/// `GET /v1/plugins/{name}/versions/{digest}`
+pub(super) async fn version(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+    Query(query): Parameters,
+) -> Result<Response, Problem> {
+    caller.require("plugins:read")?;
+    Ok(tagged(&seen(&api, &caller, &query, path).await?))
+}
+
+/// `GET /v1/plugins/{name}/versions/{digest}/file`: the file as it was uploaded.
+pub(super) async fn file(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+    Query(query): Parameters,
+) -> Result<Response, Problem> {
+    caller.require("plugins:read")?;
+    let digest = seen(&api, &caller, &query, path).await?.digest;
+    let file = api.app.store.plugin_file(digest).await?;
+    let file = file.ok_or_else(|| Problem::not_found("version of this plugin"))?;
+    let mut response = file.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
+    headers.insert(header::ETAG, etag(digest));
+    let value = format!("sha-256=:{}:", BASE64_STANDARD.encode(digest.0));
+    let value = HeaderValue::try_from(value).expect("base64 is visible ASCII");
+    headers.insert(CONTENT_DIGEST, value);
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Current {
+    digest: Digest,
+}
+
+/// `PUT /v1/plugins/{name}/current`: steps that follow the name run this version from now on.
+pub(super) async fn make_current(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(plugin): Path<String>,
+    Query(query): Parameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    caller.require("plugins:write")?;
+    let owner = owner(&api, &caller, &query).await?;
+    let expected = if_match(&headers)?;
+    let it: Current = read_json(&api, &headers, body, &api.current).await?;
+    let made =
+        manage::make_current(&api.app, owner.as_ref(), &name(plugin)?, it.digest, expected).await;
+    Ok(tagged(&made.map_err(refused)?))
+}
+
+/// `POST /v1/plugins/{name}/rollback`: the version that was current before is so again.
+pub(super) async fn roll_back(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(plugin): Path<String>,
+    Query(query): Parameters,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.require("plugins:write")?;
+    let owner = owner(&api, &caller, &query).await?;
+    let expected = if_match(&headers)?;
+    let made = manage::roll_back(&api.app, owner.as_ref(), &name(plugin)?, expected).await;
+    Ok(tagged(&made.map_err(refused)?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deprecation {
+    reason: String,
+}
+
+/// `PUT /v1/plugins/{name}/versions/{digest}/deprecation`: no new step may name this version.
+pub(super) async fn deprecate(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+    Query(query): Parameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let it: Deprecation = read_json(&api, &headers, body, &api.deprecation).await?;
+    set_deprecation(&api, &caller, path, &query, Some(it.reason)).await
+}
+
+/// `DELETE /v1/plugins/{name}/versions/{digest}/deprecation`
+pub(super) async fn take_back_deprecation(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(path): Path<(String, String)>,
+    Query(query): Parameters,
+) -> Result<Response, Problem> {
+    set_deprecation(&api, &caller, path, &query, None).await
+}
+
+async fn set_deprecation(
+    api: &Api,
+    caller: &Caller,
+    (plugin, version): (String, String),
+    query: &HashMap<String, String>,
+    reason: Option<String>,
+) -> Result<Response, Problem> {
+    caller.require("plugins:write")?;
+    let owner = owner(api, caller, query).await?;
+    let (plugin, digest) = (name(plugin)?, digest(&version)?);
+    let mut it = manage::version(&api.app, owner.as_ref(), &plugin, digest)
+        .await
+        .map_err(|refusal| refused(refusal.into()))?;
+    if it.current && reason.is_some() {
+        let detail = "it is the current version; make another one current first";
+        return Err(Problem::new(StatusCode::CONFLICT, "current-version", detail));
+    }
+    api.app.store.deprecate_plugin(owner.as_ref(), &plugin, digest, reason.clone()).await?;
+    it.deprecated = reason;
+    Ok(tagged(&it))
+}
+
+/// `DELETE /v1/plugins/{name}/versions/{digest}`: what nothing uses.
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path((plugin, version)): Path<(String, String)>,
+    Query(query): Parameters,
+) -> Result<Response, Problem> {
+    caller.require("plugins:write")?;
+    let owner = owner(&api, &caller, &query).await?;
+    match api.app.store.delete_plugin(owner.as_ref(), &name(plugin)?, digest(&version)?).await {
+        Err(StoreError::NotFound) => Err(Problem::not_found("version of this plugin")),
+        Err(StoreError::Conflict(why)) => {
+            let detail = format!("the version cannot be deleted: {why}");
+            Err(Problem::new(StatusCode::CONFLICT, "in-use", detail))
+        }
+        result => {
+            result?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+    }
+}
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+fn tagged(it: &PluginVersion) -> Response {
+    let mut response = answer(StatusCode::OK, &document(it));
+    response.headers_mut().insert(header::ETAG, etag(it.digest));
+    response
+}
+
+fn etag(digest: Digest) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{digest}\"")).expect("a digest is visible ASCII")
+}
+
+/// The version that has to be current (RFC 9110, section 13.1.1).
+fn if_match(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim_matches('"');
+    let wrong = |it: Violation| {
+        let violation = Violation::new("If-Match", it.detail);
+        Problem::invalid("a header is wrong", vec![violation])
+    };
+    text.parse().map(Some).map_err(wrong)
+}
+
+/// What the sender says that the file is (RFC 9530, section 2).
+fn check_digest(headers: &HeaderMap, file: &[u8]) -> Result<(), Problem> {
+    let Some(value) = headers.get(CONTENT_DIGEST) else { return Ok(()) };
+    let expected = format!("sha-256=:{}:", BASE64_STANDARD.encode(Digest::of(file).0));
+    if value.to_str().is_ok_and(|it| it.split(',').any(|it| it.trim() == expected)) {
+        return Ok(());
+    }
+    let detail = "is not the SHA-256 of the body; the file may have been changed on its way";
+    let violation = Violation::new("Content-Digest", detail);
+    Err(Problem::invalid("the file is not what it should be", vec![violation]))
 }

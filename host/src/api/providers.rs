@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -30,12 +31,14 @@ pub(super) fn mount(mut router: Router<Arc<Api>>, api: &Arc<Api>) -> Router<Arc<
             let route = *route;
             let handler = async move |State(api): State<Arc<Api>>,
                                       method: Method,
-                                      parameters: RawPathParams,
+                                      parameters: Result<RawPathParams, RawPathParamsRejection>,
                                       RawQuery(query): RawQuery,
                                       headers: HeaderMap,
                                       body: Body| {
-                let parameters =
-                    parameters.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+                let pairs = parameters.iter().flat_map(RawPathParams::iter);
+                let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                // What is not UTF-8 names nothing that there is, like a parameter that is not there.
+                let parameters = pairs.collect();
                 let query = query.unwrap_or_default();
                 let call = Call { method, route, parameters, query, headers, body: Bytes::new() };
                 respond(&api, name, call, body).await

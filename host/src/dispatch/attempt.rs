@@ -36,7 +36,7 @@ pub(super) async fn attempt(
             Ok(key) => Some(key),
             Err(err) => {
                 let why = format!("the router has no key to sign with: {err}");
-                let outcome = Outcome::Unreachable(Reason::new("no-key", why));
+                let outcome = Outcome::NotSent(Reason::new("no-key", why));
                 return Attempted { at_ms, duration: Duration::ZERO, outcome };
             }
         }

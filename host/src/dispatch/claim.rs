@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::settle::OURS_AGAIN_MS;
 use crate::app::{App, Ready};
 use crate::clock;
 use crate::delivery::{Delivery, DeliveryState, Reason};
@@ -13,9 +14,6 @@ use crate::plugin::Digest;
 use crate::render::{Body, Rendered, Rendering, render};
 use crate::store::{Due, Record};
 use crate::wasm::Fault;
-
-/// How long a delivery is put off when something of ours is in the way.
-const OURS_AGAIN_MS: i64 = 5_000;
 
 /// What a claim comes to.
 pub(super) struct Claimed {

@@ -8,6 +8,8 @@ use crate::send::Outcome;
 
 /// An endpoint may ask for patience, but not for longer than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+/// How long a delivery is put off when something of ours is in the way.
+pub(super) const OURS_AGAIN_MS: i64 = 5_000;
 /// What an endpoint that is overloaded gets at least.
 const OVERLOADED_MIN: Duration = Duration::from_secs(60);
 
@@ -44,6 +46,11 @@ pub(super) fn settle(
             (Some(status), retry_after, answer, Some(reason))
         }
         Outcome::Unreachable(reason) => (None, None, Vec::new(), Some(reason)),
+        Outcome::NotSent(reason) => {
+            delivery.reason = Some(reason);
+            delivery.due_at_ms = Some(at_ms + OURS_AGAIN_MS);
+            return (delivery, Effect::None);
+        }
     };
     let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     let ended_ms = at_ms + i64::from(duration_ms);
@@ -163,6 +170,15 @@ mod tests {
         check(0, answered(503, Some(10_000_000)), 0.0, retrying, Some(24 * 3_600), Effect::None);
         check(0, answered(429, None), 0.0, retrying, Some(60), Effect::None);
         check(0, answered(502, Some(90)), 0.0, retrying, Some(90), Effect::None);
+    }
+
+    #[test]
+    fn what_was_not_sent_is_no_attempt() {
+        let outcome = Outcome::NotSent(Reason::code("no-key"));
+        let (after, effect) =
+            settle(&CloudEvents, delivery(3), outcome, 1_000, Duration::ZERO, 0.0);
+        assert_eq!((after.attempts, after.due_at_ms), (3, Some(6_000)));
+        assert_eq!((after.state, effect), (DeliveryState::Pending, Effect::None));
     }
 
     #[test]

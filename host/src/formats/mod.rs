@@ -216,7 +216,10 @@ pub fn whole_number(value: &Value) -> Option<u64> {
     match value {
         Value::String(text) => text.parse().ok(),
         Value::Number(number) => {
-            let of_float = || number.as_f64().and_then(|it| format!("{it:.0}").parse().ok());
+            // Behind 2^53 a float is no longer one number.
+            let is_whole =
+                |it: &f64| it.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(it);
+            let of_float = || number.as_f64().filter(is_whole).map(|it| it as u64);
             number.as_u64().or_else(of_float)
         }
         _ => None,

@@ -21,6 +21,8 @@ use scan::{Entries, Place, place, skip_space, skip_value, tokens, unescaped};
 
 pub use edit::EditError;
 
+/// By a member of this name, the JSON library means something else than an object.
+const RESERVED: &str = "$serde_json::private::RawValue";
 /// How deep arrays and objects may be nested.
 pub const DEPTH_MAX: usize = 128;
 
@@ -196,6 +198,11 @@ impl<'de> Visitor<'de> for Check {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let mut keys = Vec::new();
         while let Some(Key(key)) = members.next_key()? {
+            if key == RESERVED {
+                return Err(A::Error::custom(format_args!(
+                    "the member name `{RESERVED}` is reserved"
+                )));
+            }
             members.next_value_seed(self.deeper()?)?;
             keys.push(key);
         }
@@ -233,6 +240,8 @@ mod tests {
         refused("{} {}", "trailing");
         refused(r#"{"a":1,"a":2}"#, "duplicate member `a`");
         refused(r#"{"a":1,"\u0061":2}"#, "duplicate member `a`");
+        refused(r#"[{"$serde_json::private::RawValue":"1"}]"#, "is reserved");
+        refused(r#"{"a":1,"$serde_json::private::RawValu\u0065":1}"#, "is reserved");
         refused(r#"[{"x":{"b":1,"c":2,"b":3}}]"#, "duplicate member `b`");
         refused(r#"["\ud800"]"#, "hex escape");
         refused("[1e999]", "out of range");

@@ -62,6 +62,11 @@ async fn pin(
             violations.push(Violation::new(format!("{field}/plugin"), detail));
             continue;
         };
+        if let (Some(reason), PluginRef::Digest(_)) = (&version.deprecated, &step.plugin) {
+            let detail = format!("names a version that is deprecated: {reason}");
+            violations.push(Violation::new(format!("{field}/plugin"), detail));
+            continue;
+        }
         match check_configuration(app, &version, &field, &step.config).await? {
             Ok(step) => pinned.push(step),
             Err(wrong) => violations.extend(wrong),

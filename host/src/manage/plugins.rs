@@ -25,6 +25,10 @@ pub enum UploadRefusal {
     Plugin(wasm::Refusal),
     /// Subscriptions follow the name with configurations that the new version does not take.
     Followers(Vec<Violation>),
+    /// Another version is the current one than the caller thinks.
+    NotCurrent(Option<Digest>),
+    /// The tenant has as much as it may have.
+    Quota(String),
     Other(Refusal),
 }
 
@@ -35,17 +39,23 @@ impl<E: Into<Refusal>> From<E> for UploadRefusal {
 }
 
 /// Checks, compiles and tries a file, and makes it the current version of its name. The same file
-/// again changes nothing. Without a tenant, the plugin is shared with all.
+/// again changes nothing. Without a tenant, the plugin is shared with all. `expected` is what the
+/// current version has to be.
 ///
 /// # Errors
 ///
-/// The file is not a plugin, or would break a subscription; nothing has changed.
+/// The file is not a plugin, would break a subscription, or is more than the tenant may have; nothing
+/// has changed.
 pub async fn upload(
     app: &App,
     tenant: Option<&Tenant>,
     name: &PluginName,
     file: Bytes,
+    expected: Option<Digest>,
 ) -> Result<(PluginVersion, Uploaded), UploadRefusal> {
+    let replaces = current(app, tenant, name).await?;
+    check_expected(expected, replaces)?;
+    check_quota(app, tenant, name, &file).await?;
     let uploaded = {
         let (runtime, file) = (Arc::clone(&app.runtime), file.clone());
         tokio::task::spawn_blocking(move || runtime.upload(&file)).await
@@ -63,11 +73,119 @@ pub async fn upload(
         manifest: uploaded.manifest.clone(),
         created_at_ms: clock::now_ms(),
         current: true,
+        deprecated: None,
     };
     let changed = follow(app, &version).await?;
-    app.store.add_plugin(version.clone(), file, changed).await?;
+    app.store.add_plugin(version.clone(), Some(file), replaces, changed).await?;
     app.catch_up().await?;
     Ok((version, uploaded))
+}
+
+/// Makes a version that is there the current one.
+///
+/// # Errors
+///
+/// There is no such version, it is deprecated, it would break a subscription, or the current version is
+/// not the expected one.
+pub async fn make_current(
+    app: &App,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+    digest: Digest,
+    expected: Option<Digest>,
+) -> Result<PluginVersion, UploadRefusal> {
+    let replaces = current(app, tenant, name).await?;
+    check_expected(expected, replaces)?;
+    let mut version = version(app, tenant, name, digest).await?;
+    if let Some(reason) = &version.deprecated {
+        let detail = format!("names a version that is deprecated: {reason}");
+        return Err(Refusal::Invalid(vec![Violation::new("/digest", detail)]).into());
+    }
+    version.current = true;
+    let changed = follow(app, &version).await?;
+    app.store.add_plugin(version.clone(), None, replaces, changed).await?;
+    app.catch_up().await?;
+    Ok(version)
+}
+
+/// Makes the version that was current before the present one current again.
+///
+/// # Errors
+///
+/// There was none, or as [`make_current`].
+pub async fn roll_back(
+    app: &App,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+    expected: Option<Digest>,
+) -> Result<PluginVersion, UploadRefusal> {
+    let previous = app.store.previous_plugin(tenant, name).await?;
+    let previous = previous.ok_or(Refusal::NotFound)?;
+    make_current(app, tenant, name, previous, expected).await
+}
+
+/// A version of an owner's own plugin.
+///
+/// # Errors
+///
+/// There is none.
+pub async fn version(
+    app: &App,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+    digest: Digest,
+) -> Result<PluginVersion, Refusal> {
+    let all = app.store.plugin_versions(tenant, name).await?;
+    let found = all.into_iter().find(|it| it.digest == digest && it.tenant.as_ref() == tenant);
+    found.ok_or(Refusal::NotFound)
+}
+
+async fn current(
+    app: &App,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+) -> Result<Option<Digest>, Refusal> {
+    let all = app.store.plugin_versions(tenant, name).await?;
+    let own = all.into_iter().find(|it| it.current && it.tenant.as_ref() == tenant);
+    Ok(own.map(|it| it.digest))
+}
+
+fn check_expected(expected: Option<Digest>, present: Option<Digest>) -> Result<(), UploadRefusal> {
+    match expected {
+        Some(_) if expected != present => Err(UploadRefusal::NotCurrent(present)),
+        _ => Ok(()),
+    }
+}
+
+/// What a tenant may have. The operator, who shares with all, has no such limit.
+async fn check_quota(
+    app: &App,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+    file: &Bytes,
+) -> Result<(), UploadRefusal> {
+    if tenant.is_none() || version(app, tenant, name, Digest::of(file)).await.is_ok() {
+        return Ok(());
+    }
+    let (count, bytes) = app.store.plugin_usage(tenant).await?;
+    let (count_max, bytes_max) = (app.settings.plugin_versions_max, app.settings.plugin_bytes_max);
+    let size = u64::try_from(file.len()).unwrap_or(u64::MAX);
+    if count >= count_max {
+        let detail = format!(
+            "you have {count} versions of plugins, and {count_max} is the most \
+             (`plugin-versions-max`); delete those that nothing uses"
+        );
+        return Err(UploadRefusal::Quota(detail));
+    }
+    if bytes + size > bytes_max {
+        let detail = format!(
+            "your plugins would be {} bytes, and {bytes_max} is the most (`plugin-bytes-max`); delete \
+             versions that nothing uses",
+            bytes + size
+        );
+        return Err(UploadRefusal::Quota(detail));
+    }
+    Ok(())
 }
 
 /// Shares the plugins that this program brings along, unless they are shared already.
@@ -83,7 +201,7 @@ pub async fn share_standard(app: &App) -> anyhow::Result<()> {
         if versions.iter().any(|it| it.current && it.digest == digest) {
             continue;
         }
-        upload(app, None, &name, Bytes::from_static(file))
+        upload(app, None, &name, Bytes::from_static(file), None)
             .await
             .map_err(|refusal| anyhow::anyhow!("cannot share the plugin `{name}`: {refusal:?}"))?;
         tracing::info!(%name, %digest, "shares a standard plugin");

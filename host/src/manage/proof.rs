@@ -1,6 +1,9 @@
 //! Whether an endpoint wants deliveries: asked before it gets the first.
 
+use std::time::Duration;
+
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use tokio::time::timeout;
 use url::{Host, Url};
 
 use crate::app::App;
@@ -8,6 +11,11 @@ use crate::event::Tenant;
 use crate::formats::Proof;
 use crate::secret;
 use crate::sign;
+
+/// How long the name servers may take, however many names there are to ask for.
+const DNS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many domains above each other are asked for.
+const DOMAINS_MAX: usize = 8;
 
 /// How many deliveries a minute the endpoint agrees to; none where it does not say.
 ///
@@ -61,22 +69,29 @@ async fn dns_record(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>
         return Err("must have a domain, which a TXT record can validate".to_owned());
     };
     let wanted = dns_token(app, tenant);
-    let mut trouble = None;
-    // A record of a domain covers what is below it. A top-level domain covers nothing.
-    let mut domain = host;
-    while domain.contains('.') {
-        match app.dns.txt(&format!("_copernica-challenge.{domain}")).await {
-            Ok(records) if records.contains(&wanted) => return Ok(None),
-            Ok(_) => {}
-            Err(why) => trouble = Some(why),
-        }
-        domain = domain.split_once('.').map_or("", |(_, above)| above);
-    }
-    let trouble = trouble.map(|why| format!(" (DNS says: {why})")).unwrap_or_default();
+    let trouble = match timeout(DNS_TIMEOUT, has_record(app, host, &wanted)).await {
+        Ok(Ok(true)) => return Ok(None),
+        Ok(Ok(false)) => String::new(),
+        Ok(Err(why)) => format!(" (DNS says: {why})"),
+        Err(_) => " (DNS says nothing in time)".to_owned(),
+    };
     Err(format!(
         "has a domain that is not validated: publish a TXT record `_copernica-challenge.{host}` with \
          the value `{wanted}`, for this name or a domain above it{trouble}"
     ))
+}
+
+/// A record of a domain covers what is below it. A top-level domain covers nothing.
+async fn has_record(app: &App, host: &str, wanted: &str) -> Result<bool, String> {
+    let starts = std::iter::once(0).chain(host.match_indices('.').map(|(at, _)| at + 1));
+    let domains = starts.map(|at| &host[at..]).filter(|it| it.contains('.'));
+    for domain in domains.take(DOMAINS_MAX) {
+        let records = app.dns.txt(&format!("_copernica-challenge.{domain}")).await?;
+        if records.iter().any(|it| it == wanted) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What an account publishes to show that a domain is its own. Another account has another one.

@@ -33,7 +33,7 @@ pub async fn create(
     draft: Draft,
 ) -> Result<Subscription, Refusal> {
     check_endpoint(app, format, &draft).await?;
-    let Consent { state, rate_per_minute } = ask_endpoint(
+    let Asked { state, rate_per_minute } = ask_endpoint(
         app,
         tenant,
         format,
@@ -263,10 +263,10 @@ async fn apply(app: &App, mut it: Subscription, change: &Change) -> Result<Appli
         }
     }
     if before != (true, it.url.clone(), format.proof(&it.document)) {
-        let consent =
+        let asked =
             ask_endpoint(app, &it.tenant, format, it.state, &it.document, &it.url, url_field)
                 .await?;
-        (it.state, it.rate_per_minute) = (consent.state, consent.rate_per_minute);
+        (it.state, it.rate_per_minute) = (asked.state, asked.rate_per_minute);
     }
     Ok(Applied { changed: it, unique, secret })
 }
@@ -286,7 +286,7 @@ async fn check_endpoint(app: &App, format: &dyn Format, draft: &Draft) -> Result
 }
 
 /// What comes of asking an endpoint.
-struct Consent {
+struct Asked {
     state: State,
     rate_per_minute: Option<u32>,
 }
@@ -301,16 +301,16 @@ async fn ask_endpoint(
     document: &Value,
     url: &Url,
     url_field: &str,
-) -> Result<Consent, Refusal> {
+) -> Result<Asked, Refusal> {
     if state != State::Active {
-        return Ok(Consent { state, rate_per_minute: None });
+        return Ok(Asked { state, rate_per_minute: None });
     }
     let proof = format.proof(document);
     match (prove(app, tenant, proof, url).await, proof) {
-        (Ok(rate_per_minute), _) => Ok(Consent { state, rate_per_minute }),
+        (Ok(rate_per_minute), _) => Ok(Asked { state, rate_per_minute }),
         (Err(why), Proof::HandshakeOrEcho) => {
             tracing::info!(%tenant, %why, "a subscription stays paused: its endpoint is not validated");
-            Ok(Consent { state: State::Paused, rate_per_minute: None })
+            Ok(Asked { state: State::Paused, rate_per_minute: None })
         }
         (Err(why), _) => Err(Refusal::Invalid(vec![Violation::new(url_field, why)])),
     }

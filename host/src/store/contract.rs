@@ -254,6 +254,25 @@ async fn what_is_not_settled_is_not_forgotten() {
 }
 
 #[tokio::test]
+async fn what_is_held_too_long_is_given_up() {
+    let it = Fresh::new().await;
+    it.store.create_subscription(subscription("one"), vec![]).await.unwrap();
+    it.accept("1").await;
+    let unrouted = it.only_unrouted().await.remove(0);
+    it.record(&unrouted, DeliveryState::Held, None).await;
+    let keep = Retention { payloads_ms: DAY_MS, attempts_ms: 90 * DAY_MS, bytes_max: u64::MAX };
+    let state = async |now_ms| {
+        it.store.prune(now_ms, keep).await.unwrap();
+        let all = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
+        let found = it.store.deliveries(&tenant(), all).await.unwrap().remove(0).1;
+        (found.state, found.reason.map(|it| it.code))
+    };
+    assert_eq!(state(THEN_MS + 15 * DAY_MS).await, (DeliveryState::Held, None));
+    let given_up = (DeliveryState::Dead, Some("held-too-long".to_owned()));
+    assert_eq!(state(THEN_MS + 15 * DAY_MS + 1).await, given_up);
+}
+
+#[tokio::test]
 async fn a_token_ends_with_the_one_that_it_was_given_out_for() {
     let it = Fresh::new().await;
     for given_out in [token(2, Some(1)), token(3, None)] {

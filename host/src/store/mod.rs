@@ -249,14 +249,51 @@ pub trait Store: Send + Sync {
     /// The revision, and every state of a subscription that began or ended after an earlier one.
     async fn changes(&self, after: u64) -> Result<(u64, Vec<SubscriptionVersion>)>;
 
-    /// Stores a version of a plugin and makes it the current one. `changed` are new states of the
-    /// subscriptions that follow the name.
+    /// Stores a version of a plugin, unless it is there, and makes it the current one in the place of
+    /// `replaces`. `changed` are new states of the subscriptions that follow the name.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Changed`] when `replaces` is not the current version.
     async fn add_plugin(
         &self,
         version: PluginVersion,
-        file: Bytes,
+        file: Option<Bytes>,
+        replaces: Option<Digest>,
         changed: Vec<Subscription>,
     ) -> Result<()>;
+
+    /// The version of a plugin of this owner's that was current before the present one.
+    async fn previous_plugin(
+        &self,
+        tenant: Option<&Tenant>,
+        name: &PluginName,
+    ) -> Result<Option<Digest>>;
+
+    /// Says of a version why no new step is to name it, or takes that back.
+    async fn deprecate_plugin(
+        &self,
+        tenant: Option<&Tenant>,
+        name: &PluginName,
+        digest: Digest,
+        reason: Option<String>,
+    ) -> Result<()>;
+
+    /// Deletes a version, and with the last one the plugin.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Conflict`] when something that is kept was or will be made with it, or when it is
+    /// the current one of several.
+    async fn delete_plugin(
+        &self,
+        tenant: Option<&Tenant>,
+        name: &PluginName,
+        digest: Digest,
+    ) -> Result<()>;
+
+    /// How many versions an owner has, and how many bytes they are.
+    async fn plugin_usage(&self, tenant: Option<&Tenant>) -> Result<(u64, u64)>;
 
     /// The plugins that a tenant can use, shared ones included; each in its current version.
     async fn plugins(&self, tenant: Option<&Tenant>) -> Result<Vec<PluginVersion>>;
@@ -297,6 +334,10 @@ pub trait Store: Send + Sync {
     async fn token_by_id(&self, id: Uuid) -> Result<Option<Token>>;
 
     /// Ends a token, and those that were given out for it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] when there is none, or it has been ended before.
     async fn revoke_token(&self, id: Uuid, now_ms: i64) -> Result<()>;
 
     /// What an account has set in a provider's API.

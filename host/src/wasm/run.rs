@@ -15,6 +15,7 @@ use super::engine::Limits;
 use super::imports::SearchedTooMuch;
 use super::{Fault, Runtime};
 use crate::event::{Content, Event};
+use crate::json::Json;
 use crate::plugin::{Digest, Manifest, World};
 
 /// Before this there is nothing to measure.
@@ -110,8 +111,9 @@ impl Loaded {
             self.lifecycle.load(&mut *store, instance)?.call_describe(store)
         })?;
         let schema = it.config_schema.map(|text| {
-            serde_json::from_str(&text)
-                .map_err(|err| Fault::Unfit(format!("its `config-schema` is not JSON: {err}")))
+            let json = Json::parse(text.into())
+                .map_err(|err| Fault::Unfit(format!("its `config-schema` is not JSON: {err}")))?;
+            Ok::<_, Fault>(json.read().expect("JSON is a JSON value"))
         });
         Ok(Manifest {
             name: it.name,

@@ -27,7 +27,7 @@ pub(crate) fn find<'a>(
 ) -> serde_json::Result<Vec<Found<'a>>> {
     let wanted = Wanted::of(pointers);
     let mut walk = Walk { data, fields, path: Vec::new(), found: Vec::new() };
-    let level = Level { walk: &mut walk, wanted: Some(&wanted) };
+    let level = Level { walk: &mut walk, wanted: (!pointers.is_empty()).then_some(&wanted) };
     level.deserialize(&mut serde_json::Deserializer::from_str(data))?;
     Ok(walk.found)
 }
@@ -50,6 +50,12 @@ impl Wanted {
             place.here = true;
         }
         root
+    }
+
+    /// What is wanted of an array. Asked once for each array that a pointer leads to, not for each item.
+    fn items(&self) -> BTreeMap<usize, &Wanted> {
+        let index = |token: &str| token.parse().ok().filter(|it: &usize| it.to_string() == token);
+        self.below.iter().filter_map(|(token, it)| Some((index(token)?, it))).collect()
     }
 }
 
@@ -139,8 +145,9 @@ impl<'a> Visitor<'a> for Level<'_, '_, 'a> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<(), A::Error> {
+        let places = self.wanted.map(Wanted::items).unwrap_or_default();
         for index in 0.. {
-            let wanted = self.wanted.and_then(|it| it.below.get(&index.to_string()));
+            let wanted = places.get(&index).copied();
             self.walk.path.push(Token::Index(index));
             let more = if wanted.is_some_and(|it| it.here) {
                 let item = items.next_element::<&RawValue>()?;
@@ -174,9 +181,10 @@ impl<'a> Visitor<'a> for Level<'_, '_, 'a> {
     }
 }
 
-fn unquoted(key: &str) -> serde_json::Result<Cow<'_, str>> {
-    if key.contains('\\') {
-        return serde_json::from_str(key).map(Cow::Owned);
+/// The characters of a JSON string.
+pub(crate) fn unquoted(json: &str) -> serde_json::Result<Cow<'_, str>> {
+    if json.contains('\\') {
+        return serde_json::from_str(json).map(Cow::Owned);
     }
-    Ok(Cow::Borrowed(key.trim_matches('"')))
+    Ok(Cow::Borrowed(json.trim_matches('"')))
 }

@@ -162,7 +162,13 @@ fn apply(document: &mut Value, pointer: &str, value: Option<Value>) {
         }
         (Some(Value::Array(items)), Some(value)) if name == "-" => items.push(value),
         (Some(Value::Array(items)), Some(value)) => {
-            items[name.parse::<usize>().expect("an index")] = value;
+            let index = name.parse::<usize>().expect("an index");
+            // The end is where one more item goes, as in the router.
+            if index == items.len() {
+                items.push(value);
+            } else {
+                items[index] = value;
+            }
         }
         (Some(Value::Array(items)), None) => {
             if let Some(index) = name.parse().ok().filter(|index| *index < items.len()) {

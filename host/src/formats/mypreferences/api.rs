@@ -156,9 +156,8 @@ impl MyPreferences {
         check_repetitions(&filters)?;
         let url = Url::parse(&request.url).expect("the schema has checked the URL");
         // The page forbids the same URL with the same event in two subscriptions, whatever they select.
-        let mut unique: Vec<String> =
+        let unique: Vec<String> =
             filters.iter().map(|it| format!("{url} {}", it.types.as_str())).collect();
-        unique.dedup();
         let draft = Draft {
             name: request.name.clone(),
             state: match request.state {
@@ -262,7 +261,10 @@ impl RequestItem {
         for (attribute, values, all) in selectors {
             if !values.is_empty() && values.iter().all(|it| it != all) {
                 // A filter id may be a number or a text.
-                let text = |it: &Value| it.as_str().map_or_else(|| it.to_string(), str::to_owned);
+                let number = |it: &Value| {
+                    whole_number(it).map_or_else(|| it.to_string(), |it| it.to_string())
+                };
+                let text = |it: &Value| it.as_str().map_or_else(|| number(it), str::to_owned);
                 attributes.push((attribute.to_owned(), values.iter().map(text).collect()));
             }
         }

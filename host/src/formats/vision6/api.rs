@@ -19,6 +19,8 @@ use crate::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePat
 const FULL_ACCESS: &str = "full_access";
 const METHODS: &str = "addWebhook, getWebhookById, searchWebhooks, countWebhooks, editWebhook, \
      deleteWebhook";
+/// What is longer is no id.
+const ID_BYTES_MAX: usize = 512;
 /// What the positional parameters of a search are, after the key.
 const SEARCH: [&str; 5] = ["criteria", "limit", "offset", "sort_by", "sort_order"];
 
@@ -97,7 +99,10 @@ impl Api for Vision6 {
         let request = self.read(call).unwrap_or_default();
         // To the letter: some clients count beyond what a float can hold.
         let id = Json::parse(call.body.clone()).ok().and_then(|it| it.get("/id"));
-        let id = id.filter(|_| !request.is_null());
+        let is_id = |it: &Json| {
+            it.bytes().len() <= ID_BYTES_MAX && !it.text().starts_with(['[', '{', 't', 'f'])
+        };
+        let id = id.filter(is_id);
         let id = id.as_ref().map_or(&b"null"[..], |it| it.bytes());
         let result = match outcome {
             Ok(Done::Created(it) | Done::Patched(it)) => Ok(number(&it)),

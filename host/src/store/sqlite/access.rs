@@ -75,7 +75,11 @@ pub(super) fn revoke_token(
     now_ms: i64,
 ) -> crate::store::Result<()> {
     let revoked = writing.connection.execute(
-        "update tokens set revoked_at_ms = coalesce(revoked_at_ms, ?1) where id = ?2 or parent = ?2",
+        "update tokens set revoked_at_ms = ?1 where id = ?2 and revoked_at_ms is null",
+        params![now_ms, id.as_bytes()],
+    )?;
+    writing.connection.execute(
+        "update tokens set revoked_at_ms = ?1 where parent = ?2 and revoked_at_ms is null",
         params![now_ms, id.as_bytes()],
     )?;
     writing.tokens_changed = true;

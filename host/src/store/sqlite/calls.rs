@@ -149,10 +149,49 @@ impl Store for Sqlite {
     async fn add_plugin(
         &self,
         version: PluginVersion,
-        file: Bytes,
+        file: Option<Bytes>,
+        replaces: Option<Digest>,
         changed: Vec<Subscription>,
     ) -> Result<()> {
-        self.write(move |writing| plugins::add(writing, &version, &file, changed)).await
+        self.write(move |it| plugins::add(it, &version, file.as_deref(), replaces, changed)).await
+    }
+
+    async fn previous_plugin(
+        &self,
+        tenant: Option<&Tenant>,
+        name: &PluginName,
+    ) -> Result<Option<Digest>> {
+        let (tenant, name) = (tenant.cloned(), name.clone());
+        self.read(move |reader| plugins::previous(reader, tenant.as_ref(), &name)).await
+    }
+
+    async fn deprecate_plugin(
+        &self,
+        tenant: Option<&Tenant>,
+        name: &PluginName,
+        digest: Digest,
+        reason: Option<String>,
+    ) -> Result<()> {
+        let (tenant, name) = (tenant.cloned(), name.clone());
+        self.write(move |it| {
+            plugins::deprecate(it.connection, tenant.as_ref(), &name, digest, reason.as_deref())
+        })
+        .await
+    }
+
+    async fn delete_plugin(
+        &self,
+        tenant: Option<&Tenant>,
+        name: &PluginName,
+        digest: Digest,
+    ) -> Result<()> {
+        let (tenant, name) = (tenant.cloned(), name.clone());
+        self.write(move |it| plugins::delete(it.connection, tenant.as_ref(), &name, digest)).await
+    }
+
+    async fn plugin_usage(&self, tenant: Option<&Tenant>) -> Result<(u64, u64)> {
+        let tenant = tenant.cloned();
+        self.read(move |reader| plugins::usage(reader, tenant.as_ref())).await
     }
 
     async fn plugins(&self, tenant: Option<&Tenant>) -> Result<Vec<PluginVersion>> {

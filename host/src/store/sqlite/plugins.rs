@@ -8,6 +8,7 @@ use super::subscriptions;
 use super::writer::Writing;
 use crate::event::Tenant;
 use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
+use crate::store::StoreError;
 use crate::subscription::Subscription;
 
 /// The operator, who shares with all tenants.
@@ -20,15 +21,22 @@ fn owner(tenant: Option<&Tenant>) -> &str {
 pub(super) fn add(
     writing: &mut Writing<'_>,
     version: &PluginVersion,
-    file: &Bytes,
+    file: Option<&[u8]>,
+    replaces: Option<Digest>,
     changed: Vec<Subscription>,
 ) -> crate::store::Result<()> {
     let connection = writing.connection;
+    let present = current(connection, version.tenant.as_ref(), &version.name)?;
+    if present != replaces {
+        return Err(StoreError::Changed);
+    }
     let owner = owner(version.tenant.as_ref());
-    connection.execute(
-        "insert or ignore into plugin_files (digest, file) values (?, ?)",
-        params![version.digest.0, &file[..]],
-    )?;
+    if let Some(file) = file {
+        connection.execute(
+            "insert or ignore into plugin_files (digest, file) values (?, ?)",
+            params![version.digest.0, file],
+        )?;
+    }
     connection.execute(
         "insert or ignore into plugin_versions
              (tenant, name, digest, size_bytes, world, manifest, created_at_ms)
@@ -43,9 +51,11 @@ pub(super) fn add(
             version.created_at_ms,
         ],
     )?;
+    // The same version again leaves what was before it.
     connection.execute(
         "insert into plugins (tenant, name, digest) values (?, ?, ?)
-         on conflict do update set digest = excluded.digest",
+         on conflict do update set previous = digest, digest = excluded.digest
+         where digest <> excluded.digest",
         params![owner, version.name.as_str(), version.digest.0],
     )?;
     for subscription in changed {
@@ -54,9 +64,114 @@ pub(super) fn add(
     Ok(())
 }
 
+fn current(
+    connection: &Connection,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+) -> Result<Option<Digest>> {
+    let sql = "select digest from plugins where tenant = ? and name = ?";
+    connection
+        .query_row(sql, params![owner(tenant), name.as_str()], |row| digest(row, 0))
+        .optional()
+}
+
+pub(super) fn previous(
+    connection: &Connection,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+) -> Result<Option<Digest>> {
+    let sql = "select previous from plugins where tenant = ? and name = ? and previous is not null";
+    connection
+        .query_row(sql, params![owner(tenant), name.as_str()], |row| digest(row, 0))
+        .optional()
+}
+
+pub(super) fn deprecate(
+    connection: &Connection,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+    digest: Digest,
+    reason: Option<&str>,
+) -> crate::store::Result<()> {
+    let changed = connection.execute(
+        "update plugin_versions set deprecated = ? where tenant = ? and name = ? and digest = ?",
+        params![reason, owner(tenant), name.as_str(), digest.0],
+    )?;
+    if changed == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+}
+
+/// Whatever is kept of subscriptions and deliveries names its rendering, and that its plugins.
+const USED: &str = "exists (select 1 from renderings, json_each(definition, '$.steps') step
+                            where step.value ->> 'plugin' = ?1
+                            and (exists (select 1 from subscriptions
+                                         where subscriptions.rendering = renderings.hash)
+                                 or exists (select 1 from deliveries
+                                            where deliveries.rendering = renderings.hash)))";
+
+pub(super) fn delete(
+    connection: &Connection,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+    digest: Digest,
+) -> crate::store::Result<()> {
+    let owner = owner(tenant);
+    let versions: u64 = connection.query_row(
+        "select count(*) from plugin_versions where tenant = ? and name = ?",
+        params![owner, name.as_str()],
+        |row| row.get(0),
+    )?;
+    let present = current(connection, tenant, name)?;
+    if present == Some(digest) && versions > 1 {
+        return Err(StoreError::Conflict("it is the current version".to_owned()));
+    }
+    // Another plugin may be the same file; then that is what is used.
+    let elsewhere =
+        "exists (select 1 from plugin_versions where digest = ? and (tenant <> ? or name <> ?))";
+    let is_elsewhere: bool = connection.query_row(
+        &format!("select {elsewhere}"),
+        params![digest.0, owner, name.as_str()],
+        |row| row.get(0),
+    )?;
+    let is_used: bool =
+        connection
+            .query_row(&format!("select {USED}"), params![digest.to_string()], |row| row.get(0))?;
+    if is_used && !is_elsewhere {
+        let what = "a subscription, or a delivery that is kept, was made with it";
+        return Err(StoreError::Conflict(what.to_owned()));
+    }
+    let deleted = connection.execute(
+        "delete from plugin_versions where tenant = ? and name = ? and digest = ?",
+        params![owner, name.as_str(), digest.0],
+    )?;
+    if deleted == 0 {
+        return Err(StoreError::NotFound);
+    }
+    connection.execute(
+        "delete from plugins where tenant = ? and name = ? and digest = ?",
+        params![owner, name.as_str(), digest.0],
+    )?;
+    connection.execute(
+        "update plugins set previous = null where tenant = ? and name = ? and previous = ?",
+        params![owner, name.as_str(), digest.0],
+    )?;
+    if !is_elsewhere {
+        connection.execute("delete from plugin_files where digest = ?", params![digest.0])?;
+    }
+    Ok(())
+}
+
+pub(super) fn usage(connection: &Connection, tenant: Option<&Tenant>) -> Result<(u64, u64)> {
+    connection.query_row(
+        "select count(*), coalesce(sum(size_bytes), 0) from plugin_versions where tenant = ?",
+        params![owner(tenant)],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}
+
 const VERSION: &str = "plugin_versions.tenant, plugin_versions.name, plugin_versions.digest, \
      plugin_versions.size_bytes, plugin_versions.world, plugin_versions.manifest, \
-     plugin_versions.created_at_ms, plugins.digest = plugin_versions.digest \
+     plugin_versions.created_at_ms, plugins.digest = plugin_versions.digest, \
+     plugin_versions.deprecated \
      from plugin_versions join plugins using (tenant, name)";
 
 fn read(row: &Row<'_>) -> Result<PluginVersion> {
@@ -71,6 +186,7 @@ fn read(row: &Row<'_>) -> Result<PluginVersion> {
         manifest: json(row, 5)?,
         created_at_ms: row.get(6)?,
         current: row.get(7)?,
+        deprecated: row.get(8)?,
     })
 }
 

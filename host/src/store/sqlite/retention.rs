@@ -3,7 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::access;
+use super::rows::to_json;
 use super::writer::Writing;
+use crate::delivery::Reason;
 use crate::store::{Pruned, Retention};
 
 /// How many rows of a kind are looked at in one transaction, so that none of them takes long.
@@ -19,7 +21,9 @@ pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) ->
         payloads_before = now_ms;
     }
     let attempts_before = now_ms - retention.attempts_ms;
-    let mut more = forget_payloads(connection, payloads_before, routed)?;
+    let gave_up = give_up_held(connection, now_ms)?;
+    let mut more = gave_up;
+    more |= forget_payloads(connection, payloads_before, routed)?;
     more |= forget_deliveries(connection, attempts_before)?;
     more |= forget_events(connection, attempts_before, routed)?;
     connection
@@ -29,6 +33,22 @@ pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) ->
     access::prune_tokens(connection, now_ms)?;
     connection.execute_batch(&format!("pragma incremental_vacuum({PAGES_MAX})"))?;
     Ok(Pruned { more, revision })
+}
+
+/// For how long deliveries are held for a subscription that is paused (the page of MyPreferences on
+/// `CatchUpOnResume`: "events older than 15 days will not be sent").
+const HELD_MAX_MS: i64 = 15 * 24 * 3_600 * 1_000;
+
+fn give_up_held(connection: &Connection, now_ms: i64) -> Result<bool> {
+    let reason = Reason::new("held-too-long", "the subscription was paused for more than 15 days");
+    let given_up = connection
+        .prepare_cached(
+            "update deliveries set state = 'dead', due_at_ms = null, reason = ?
+             where seq in (select seq from deliveries
+                           where state = 'held' and created_at_ms < ? limit ?)",
+        )?
+        .execute(params![to_json(&reason), now_ms - HELD_MAX_MS, ROWS_MAX])?;
+    Ok(given_up == ROWS_MAX)
 }
 
 const NEEDED: &str = "exists (select 1 from deliveries where deliveries.event_seq = events.seq

@@ -145,7 +145,14 @@ fn drop_keys(connection: &Connection, id: Uuid) -> Result<()> {
     connection.execute(sql, params![id.as_bytes()]).map(|_| ())
 }
 
-fn insert(connection: &Connection, it: &Subscription) -> Result<()> {
+fn insert(connection: &Connection, it: &Subscription) -> Outcome<()> {
+    let mut find = connection.prepare_cached("select 1 from plugin_files where digest = ?")?;
+    for step in &it.rendering.steps {
+        // It may have been deleted since the subscription was checked.
+        if !find.exists(params![step.plugin.0])? {
+            return Err(StoreError::Changed);
+        }
+    }
     connection.execute(
         "insert or ignore into renderings (hash, definition) values (?, ?)",
         params![it.rendering_hash.0, to_json(&it.rendering)],

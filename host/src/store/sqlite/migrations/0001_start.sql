@@ -135,6 +135,8 @@ create table plugins (
     tenant text not null,
     name text not null,
     digest blob not null,
+    -- The version that was current before.
+    previous blob,
     primary key (tenant, name)
 ) strict, without rowid;
 
@@ -145,6 +147,7 @@ create table plugin_versions (
     size_bytes integer not null,
     world text not null,
     manifest text not null,
+    deprecated text,
     created_at_ms integer not null,
     primary key (tenant, name, digest)
 ) strict, without rowid;
