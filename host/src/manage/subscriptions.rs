@@ -201,15 +201,10 @@ async fn change(
         let present = app.store.subscription(tenant, id).await?.ok_or(Refusal::NotFound)?;
         let Applied { mut changed, unique, secret } = apply(app, present, &change).await?;
         changed.updated_at_ms = clock::now_ms();
-        match app.store.change_subscription(changed, unique).await {
+        match app.store.change_subscription(changed, unique, secret).await {
             Err(StoreError::Changed) => {}
             result => {
-                let mut changed = result?;
-                if let Some(key) = secret {
-                    let (secret, now_ms) =
-                        (SigningSecret { key, valid_until_ms: None }, clock::now_ms());
-                    changed = app.store.rotate_secret(tenant, id, secret, now_ms, now_ms).await?;
-                }
+                let changed = result?;
                 app.catch_up().await?;
                 return Ok(changed);
             }
@@ -221,46 +216,47 @@ async fn change(
 struct Applied {
     changed: Subscription,
     unique: Option<Vec<String>>,
-    secret: Option<Vec<u8>>,
+    secret: Option<SigningSecret>,
 }
 
 async fn apply(app: &App, mut it: Subscription, change: &Change) -> Result<Applied, Refusal> {
     let format = app.format(it.format);
     let before = (it.state == State::Active, it.url.clone(), format.proof(&it.document));
-    let mut unique = None;
-    let mut secret = None;
-    let mut url_field = "/url";
-    match change {
-        Change::State(state) => it.state = *state,
+    let draft = match change {
+        Change::Replace(of, _) | Change::Patch(of, _) if it.format != *of => {
+            return Err(Refusal::NotFound);
+        }
+        Change::Replace(_, draft) => Some(draft.as_ref().clone()),
+        Change::Patch(_, patch) => Some(patched(app, &it, patch).await?),
+        Change::State(state) => {
+            it.state = *state;
+            None
+        }
         Change::Steps(steps) => {
             it.steps.clone_from(steps);
             let locale = it.rendering.locale.clone();
             render_anew(app, &mut it, locale).await?;
+            None
         }
-        Change::Replace(format, _) | Change::Patch(format, _) if it.format != *format => {
-            return Err(Refusal::NotFound);
+    };
+    let mut unique = None;
+    let mut secret = None;
+    let mut url_field = "/url";
+    if let Some(draft) = draft {
+        url_field = draft.url_field;
+        it.name = draft.name;
+        it.url = draft.url;
+        it.state = draft.state;
+        it.catch_up = draft.catch_up;
+        it.filters = draft.filters;
+        it.format_steps = draft.format_steps;
+        it.steps = draft.steps.unwrap_or(it.steps);
+        it.document = draft.document;
+        unique = Some(draft.unique);
+        if let NewSecret::Given(key) = draft.secret {
+            secret = Some(SigningSecret { key, valid_until_ms: None });
         }
-        Change::Replace(..) | Change::Patch(..) => {
-            let draft = match change {
-                Change::Patch(_, patch) => patched(app, &it, patch).await?,
-                Change::Replace(_, draft) => draft.as_ref().clone(),
-                Change::State(_) | Change::Steps(_) => unreachable!("these have no draft"),
-            };
-            url_field = draft.url_field;
-            it.name = draft.name;
-            it.url = draft.url;
-            it.state = draft.state;
-            it.catch_up = draft.catch_up;
-            it.filters = draft.filters;
-            it.format_steps = draft.format_steps;
-            it.steps = draft.steps.unwrap_or(it.steps);
-            it.document = draft.document;
-            unique = Some(draft.unique);
-            if let NewSecret::Given(key) = draft.secret {
-                secret = Some(key);
-            }
-            render_anew(app, &mut it, draft.locale).await?;
-        }
+        render_anew(app, &mut it, draft.locale).await?;
     }
     if before != (true, it.url.clone(), format.proof(&it.document)) {
         let asked =

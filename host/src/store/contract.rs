@@ -170,9 +170,9 @@ async fn a_subscription_is_kept_state_by_state() {
     let made = it.store.create_subscription(subscription("one"), vec![]).await.unwrap();
     let mut changed = made.clone();
     changed.name = "two".to_owned();
-    let changed = it.store.change_subscription(changed, None).await.unwrap();
+    let changed = it.store.change_subscription(changed, None, None).await.unwrap();
     // Whoever still has the first state is too late.
-    let late = it.store.change_subscription(made.clone(), None).await;
+    let late = it.store.change_subscription(made.clone(), None, None).await;
     assert!(matches!(late, Err(StoreError::Changed)));
     it.store.delete_subscription(&tenant(), SUBSCRIPTION).await.unwrap();
 
@@ -256,7 +256,8 @@ async fn what_is_not_settled_is_not_forgotten() {
 #[tokio::test]
 async fn what_is_held_too_long_is_given_up() {
     let it = Fresh::new().await;
-    it.store.create_subscription(subscription("one"), vec![]).await.unwrap();
+    let paused = Subscription { state: State::Paused, catch_up: true, ..subscription("one") };
+    it.store.create_subscription(paused, vec![]).await.unwrap();
     it.accept("1").await;
     let unrouted = it.only_unrouted().await.remove(0);
     it.record(&unrouted, DeliveryState::Held, None).await;

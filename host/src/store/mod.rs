@@ -204,7 +204,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Subscription>;
 
     /// Stores a new state of the subscription whose present state has `it.revision`. When it becomes
-    /// active, what was held becomes due. None for `unique` leaves that as it is.
+    /// active, what was held becomes due. None for `unique` and for `secret`, which replaces all that
+    /// there are, leaves these as they are.
     ///
     /// # Errors
     ///
@@ -213,6 +214,7 @@ pub trait Store: Send + Sync {
         &self,
         it: Subscription,
         unique: Option<Vec<String>>,
+        secret: Option<SigningSecret>,
     ) -> Result<Subscription>;
 
     /// Ends a subscription; what it still was to get is cancelled.

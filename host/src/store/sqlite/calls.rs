@@ -91,8 +91,10 @@ impl Store for Sqlite {
         &self,
         it: Subscription,
         unique: Option<Vec<String>>,
+        secret: Option<SigningSecret>,
     ) -> Result<Subscription> {
-        self.write(move |writing| subscriptions::change(writing, it, unique.as_deref())).await
+        self.write(move |writing| subscriptions::change(writing, it, unique.as_deref(), secret))
+            .await
     }
 
     async fn delete_subscription(&self, tenant: &Tenant, id: Uuid) -> Result<Subscription> {

@@ -59,7 +59,7 @@ pub(super) fn add(
         params![owner, version.name.as_str(), version.digest.0],
     )?;
     for subscription in changed {
-        subscriptions::change(writing, subscription, None)?;
+        subscriptions::change(writing, subscription, None, None)?;
     }
     Ok(())
 }

@@ -43,6 +43,7 @@ pub(super) fn change(
     writing: &mut Writing<'_>,
     mut it: Subscription,
     unique: Option<&[String]>,
+    secret: Option<SigningSecret>,
 ) -> Outcome<Subscription> {
     let before = it.revision;
     it.revision = next_revision(writing)?;
@@ -60,6 +61,12 @@ pub(super) fn change(
         take_keys(connection, &it, unique)?;
     }
     insert(connection, &it)?;
+    if let Some(secret) = secret {
+        connection
+            .execute("delete from secrets where subscription = ?", params![it.id.as_bytes()])?;
+        insert_secret(writing, it.id, &secret, it.updated_at_ms)?;
+        it.secrets = vec![secret];
+    }
     if it.state == State::Active {
         connection.execute(
             "update deliveries set state = 'pending', due_at_ms = ?
@@ -112,7 +119,7 @@ pub(super) fn rotate_secret(
     )?;
     insert_secret(writing, id, secret, now_ms)?;
     it.updated_at_ms = now_ms;
-    let mut changed = change(writing, it, None)?;
+    let mut changed = change(writing, it, None, None)?;
     changed.secrets = secrets(writing.connection, writing.key, id)?;
     Ok(changed)
 }
