@@ -85,8 +85,7 @@ async fn kill_9_loses_nothing_and_changes_no_body() {
         (0..PUBLISHERS).map(|it| tokio::spawn(publish(it, client.clone(), stop.clone()))).collect();
     for _ in 0..KILLS {
         // Now and then the endpoint refuses, so that retries are killed as well.
-        let refusals = rng.random_range(0..3);
-        endpoint.reply((0..refusals).map(|_| (500, vec![])));
+        endpoint.refuse(rng.random_range(0..3));
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..250))).await;
         router.kill();
         router = Process::serve(&store);

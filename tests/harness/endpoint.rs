@@ -1,6 +1,6 @@
 //! A receiver that hands over what it got, and can be told to misbehave.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -61,13 +61,22 @@ pub(crate) struct Endpoint {
     receipts: mpsc::UnboundedReceiver<Receipt>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
     consent: Arc<Mutex<Consent>>,
+    refusals: Arc<Mutex<Refusals>>,
     task: JoinHandle<()>,
+}
+
+/// Answers of 500, of which no delivery gets more than one.
+#[derive(Default)]
+struct Refusals {
+    left: usize,
+    refused: HashSet<String>,
 }
 
 struct Shared {
     tell: mpsc::UnboundedSender<Receipt>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
     consent: Arc<Mutex<Consent>>,
+    refusals: Arc<Mutex<Refusals>>,
 }
 
 impl Endpoint {
@@ -80,11 +89,16 @@ impl Endpoint {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (tell, receipts) = mpsc::unbounded_channel();
-        let (replies, consent) = (Arc::default(), Arc::default());
-        let shared = Shared { tell, replies: Arc::clone(&replies), consent: Arc::clone(&consent) };
+        let (replies, consent, refusals) = (Arc::default(), Arc::default(), Arc::default());
+        let shared = Shared {
+            tell,
+            replies: Arc::clone(&replies),
+            consent: Arc::clone(&consent),
+            refusals: Arc::clone(&refusals),
+        };
         let router = Router::new().fallback(take).with_state(Arc::new(shared));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Endpoint { address, receipts, replies, consent, task }
+        Endpoint { address, receipts, replies, consent, refusals, task }
     }
 
     /// Does with each connection what the test says.
@@ -100,7 +114,9 @@ impl Endpoint {
                 tokio::spawn(serve(stream));
             }
         });
-        Endpoint { address, receipts, replies: Arc::default(), consent: Arc::default(), task }
+        let refusals = Arc::default();
+        let (replies, consent) = (Arc::default(), Arc::default());
+        Endpoint { address, receipts, replies, consent, refusals, task }
     }
 
     /// The next requests are answered like this, one after the other; then 200 again.
@@ -111,6 +127,11 @@ impl Endpoint {
     /// From now on, whoever asks for consent gets this.
     pub(crate) fn consents(&self, consent: Consent) {
         *self.consent.lock().unwrap() = consent;
+    }
+
+    /// So many of the next deliveries are answered with 500, each once: its second retry is far off.
+    pub(crate) fn refuse(&self, count: usize) {
+        self.refusals.lock().unwrap().left += count;
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -178,8 +199,15 @@ async fn take(
         return answer;
     }
     let receipt = Receipt { path: uri.path().to_owned(), headers, body };
+    let id = receipt.header("webhook-id").to_owned();
     // The test may have ended.
     let _ = shared.tell.send(receipt);
+    let mut refusals = shared.refusals.lock().unwrap();
+    if refusals.left > 0 && refusals.refused.insert(id) {
+        refusals.left -= 1;
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    drop(refusals);
     let reply = shared.replies.lock().unwrap().pop_front();
     let (status, headers) = reply.unwrap_or((200, vec![]));
     let mut response = StatusCode::from_u16(status).unwrap().into_response();
