@@ -6,7 +6,7 @@ use hookyard::formats::{
 };
 use hookyard::render::{Body, Rendering};
 use hookyard::schemas::{Endpoints, Schema};
-use hookyard::sign::{Unsigned, hmac_sha256};
+use hookyard::sign::{Unsigned, hex, hmac_sha256};
 use hookyard::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
 use http::{HeaderName, Method, StatusCode};
 use serde_json::{Value, json};
@@ -57,8 +57,7 @@ impl Format for GitHub {
         let mut headers = vec![(DELIVERY, it.delivery.to_string())];
         if let Some(secret) = it.secrets.first() {
             let mac = hmac_sha256(&secret.key, [it.body]);
-            let hex: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-            headers.push((SIGNATURE, format!("sha256={hex}")));
+            headers.push((SIGNATURE, format!("sha256={}", hex(&mac))));
         }
         headers
     }
@@ -119,19 +118,12 @@ fn draft(hook: &Value, repository: &str) -> Draft {
             ("repository".to_owned(), vec![repository.to_owned()]),
         ],
     });
+    let document = json!({"events": events, "config": {"url": url}});
+    let url = url.parse().expect("the schema has checked the URL");
     Draft {
-        name: "web".to_owned(),
-        url: url.parse().expect("the schema has checked the URL"),
-        url_field: "/config/url",
         state: if hook["active"] == false { State::Paused } else { State::Active },
-        catch_up: false,
-        locale: None,
-        filters: filters.collect(),
-        format_steps: Vec::new(),
-        steps: None,
         secret: secret.map_or(NewSecret::None, |it| NewSecret::Given(it.as_bytes().to_vec())),
-        document: json!({"events": events, "config": {"url": url}}),
-        unique: Vec::new(),
+        ..Draft::new("web", url, "/config/url", filters.collect(), document)
     }
 }
 

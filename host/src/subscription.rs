@@ -199,6 +199,33 @@ pub struct Draft {
     pub unique: Vec<String>,
 }
 
+impl Draft {
+    /// An active subscription with nothing but what every provider knows: no name in a locale, no steps,
+    /// no secret, and nothing that another one may not have.
+    pub fn new(
+        name: &str,
+        url: Url,
+        url_field: &'static str,
+        filters: Vec<Filter>,
+        document: Value,
+    ) -> Draft {
+        Draft {
+            name: name.to_owned(),
+            url,
+            url_field,
+            state: State::Active,
+            catch_up: false,
+            locale: None,
+            filters,
+            format_steps: Vec::new(),
+            steps: None,
+            secret: NewSecret::None,
+            document,
+            unique: Vec::new(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

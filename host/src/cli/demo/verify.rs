@@ -14,7 +14,7 @@ use super::stage::AMOUNT_MIN;
 use crate::api::receiver::Receipt;
 use crate::clock;
 use crate::keys::SigningKey;
-use crate::sign::{hmac_sha256, parse_secret, sha256};
+use crate::sign::{hex, hmac_sha256, parse_secret, sha256};
 
 /// What signs deliveries, by the path that they go to.
 #[derive(Default)]
@@ -103,8 +103,7 @@ fn jwt(key: &[u8], it: &Receipt) -> anyhow::Result<()> {
     ensure!(BASE64_URL_SAFE_NO_PAD.decode(signature)? == expected, "the JWT's signature is wrong");
     let (_, claims) = signed.split_once('.').context("no JWT")?;
     let claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims)?)?;
-    let hash: String = sha256(&it.body).iter().map(|byte| format!("{byte:02x}")).collect();
-    ensure!(claims["payload_hash"] == hash, "the JWT is for another body");
+    ensure!(claims["payload_hash"] == hex(&sha256(&it.body)), "the JWT is for another body");
     let now_s = clock::now_ms() / 1_000;
     ensure!(claims["exp"].as_i64().is_some_and(|end| now_s < end), "the JWT has expired");
     Ok(())

@@ -13,7 +13,7 @@ use crate::formats::{
     Answer, Api, Call, Done, Login, Operation, Refusal, bearer, check, read_json, whole_number,
 };
 use crate::schemas::Schema;
-use crate::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
+use crate::subscription::{Draft, Filter, Subscription, TypePattern};
 
 const ALL: &str = "/v4/webhooks";
 const ONE: &str = "/v4/webhook/{id}";
@@ -145,29 +145,17 @@ fn draft(details: &Value) -> Draft {
         sets.push(("caller".to_owned(), callers.clone()));
     }
     let types = TypePattern::try_from(trigger.to_owned());
-    Draft {
-        name: trigger.to_owned(),
-        url: Url::parse(handler).expect("the schema has checked the URL"),
-        url_field: "/handler",
-        state: State::Active,
-        catch_up: false,
-        locale: None,
-        filters: vec![Filter {
-            types: types.expect("a type of the catalogue is a pattern"),
-            attributes: sets,
-        }],
-        format_steps: Vec::new(),
-        steps: None,
-        secret: NewSecret::None,
-        document: json!({
-            "handler": handler,
-            "trigger": trigger,
-            "callers": callers,
-            "database": database,
-            "collection": collection,
-        }),
-        unique: Vec::new(),
-    }
+    let filter =
+        Filter { types: types.expect("a type of the catalogue is a pattern"), attributes: sets };
+    let url = Url::parse(handler).expect("the schema has checked the URL");
+    let document = json!({
+        "handler": handler,
+        "trigger": trigger,
+        "callers": callers,
+        "database": database,
+        "collection": collection,
+    });
+    Draft::new(trigger, url, "/handler", vec![filter], document)
 }
 
 fn webhook(it: &Subscription) -> Value {

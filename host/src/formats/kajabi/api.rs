@@ -11,7 +11,7 @@ use crate::formats::{
     Answer, Api, Call, Done, Granted, Login, Operation, Refusal, read_json, whole_number,
 };
 use crate::schemas;
-use crate::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
+use crate::subscription::{Draft, Filter, Subscription, TypePattern};
 
 const MEDIA_TYPE: &str = "application/vnd.api+json";
 const ALL: &str = "/v1/hooks";
@@ -124,23 +124,11 @@ fn draft(document: &Value) -> Draft {
     // Without it, "the webhook will be triggered for all events of the specified type".
     sets.extend(resource.map(|id| ("resourceid".to_owned(), vec![id.to_string()])));
     let types = TypePattern::try_from(event.to_owned());
-    Draft {
-        name: event.to_owned(),
-        url: Url::parse(url).expect("the schema has checked the URL"),
-        url_field: "/data/attributes/target_url",
-        state: State::Active,
-        catch_up: false,
-        locale: None,
-        filters: vec![Filter {
-            types: types.expect("a type of the catalogue is a pattern"),
-            attributes: sets,
-        }],
-        format_steps: Vec::new(),
-        steps: None,
-        secret: NewSecret::None,
-        document: json!({"target_url": url, "event": event, "resource_id": resource}),
-        unique: Vec::new(),
-    }
+    let parsed = Url::parse(url).expect("the schema has checked the URL");
+    let filter =
+        Filter { types: types.expect("a type of the catalogue is a pattern"), attributes: sets };
+    let document = json!({"target_url": url, "event": event, "resource_id": resource});
+    Draft::new(event, parsed, "/data/attributes/target_url", vec![filter], document)
 }
 
 fn resource(it: &Subscription) -> Value {

@@ -13,7 +13,7 @@ use crate::formats::{
     Answer, Api, Call, Done, Granted, Operation, Refusal, Writer, check, read_json, whole_number,
 };
 use crate::json::Json;
-use crate::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
+use crate::subscription::{Draft, Filter, Subscription, TypePattern};
 
 /// The access level that every method about webhooks asks for: "Full access".
 const FULL_ACCESS: &str = "full_access";
@@ -145,24 +145,16 @@ impl Vision6 {
         }
         let event_type = format!("{object}.{event}");
         let parsed = Url::parse(url).expect("the schema has checked the URL");
+        let types = TypePattern::try_from(event_type.clone());
+        let filter = Filter {
+            types: types.expect("a type of the catalogue is a pattern"),
+            attributes: sets,
+        };
+        let document = json!({"object": object, "event": event, "list_id": list, "url": url});
         Ok(Draft {
-            name: event_type.clone(),
-            url_field: "/url",
-            state: State::Active,
-            catch_up: false,
-            locale: None,
-            filters: vec![Filter {
-                types: TypePattern::try_from(event_type.clone())
-                    .expect("a type of the catalogue is a pattern"),
-                attributes: sets,
-            }],
-            format_steps: Vec::new(),
-            steps: None,
-            secret: NewSecret::None,
-            document: json!({"object": object, "event": event, "list_id": list, "url": url}),
             // "A webhook with the exact details already exists."
             unique: vec![format!("{event_type} {list} {parsed}")],
-            url: parsed,
+            ..Draft::new(&event_type, parsed.clone(), "/url", vec![filter], document)
         })
     }
 

@@ -162,19 +162,14 @@ fn draft(details: &Value) -> Draft {
         details["events"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let enabled = details["enabled"].as_bool().unwrap_or(true);
     let secret = details["secret"].as_str();
+    let parsed = Url::parse(url).expect("the schema has checked the URL");
+    let filters = events.iter().flat_map(|it| filters(it)).collect();
+    let document = json!({"url": url, "events": events});
     Draft {
-        name: name.to_owned(),
-        url: Url::parse(url).expect("the schema has checked the URL"),
-        url_field: "/url",
         state: if enabled { State::Active } else { State::Paused },
-        catch_up: false,
-        locale: None,
-        filters: events.iter().flat_map(|it| filters(it)).collect(),
-        format_steps: Vec::new(),
-        steps: None,
         secret: secret.map_or(NewSecret::Made, |it| NewSecret::Given(decode(it))),
-        document: json!({"url": url, "events": events}),
         unique: vec![name.to_owned()],
+        ..Draft::new(name, parsed, "/url", filters, document)
     }
 }
 

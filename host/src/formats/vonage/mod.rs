@@ -104,12 +104,11 @@ impl Format for Vonage {
     fn sign(&self, it: &Unsigned<'_>) -> Vec<(HeaderName, String)> {
         let Some(secret) = it.secrets.first() else { return Vec::new() };
         let issued_s = it.now_ms.div_euclid(1_000);
-        let hash: String = sign::sha256(it.body).iter().map(|byte| format!("{byte:02x}")).collect();
         let claims = json!({
             "iat": issued_s,
             "exp": issued_s + SIGNATURE_S,
             "jti": it.event,
-            "payload_hash": hash,
+            "payload_hash": sign::hex(&sign::sha256(it.body)),
         });
         let encode = |json: &serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(json.to_string());
         let signed =
