@@ -14,6 +14,7 @@ fn main() {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
     build_plugins(&workspace);
+    name_wasmtime(&workspace.join("Cargo.lock"));
     list_schemas(&workspace.join("schemas"));
 }
 
@@ -29,6 +30,14 @@ fn build_plugins(workspace: &Path) {
     assert!(status.success(), "the standard plugins cannot be built; `make setup` first");
     let files = folder.join("wasm32-unknown-unknown/guest");
     println!("cargo::rustc-env=HOOKYARD_GUESTS={}", files.display());
+}
+
+/// The version of wasmtime goes into the names of what it compiles.
+fn name_wasmtime(lock: &Path) {
+    let lock = fs::read_to_string(lock).expect("the workspace has a lock file");
+    let after = lock.split("name = \"wasmtime\"\nversion = \"").nth(1);
+    let version = after.and_then(|it| it.split('"').next()).expect("wasmtime is locked");
+    println!("cargo::rustc-env=HOOKYARD_WASMTIME={version}");
 }
 
 /// Writes a table of every JSON file: its path below `schemas/`, and its text.

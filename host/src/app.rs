@@ -19,13 +19,14 @@ use crate::egress::Egress;
 use crate::event::Tenant;
 use crate::formats::{AccountRate, Format, Formats};
 use crate::index::Index;
+use crate::health::Health;
 use crate::keys::SigningKey;
 use crate::render::Body;
 use crate::secret::ServerKey;
 use crate::send::Sender;
 use crate::store::{self, Record, Sharing, Signals, Sqlite, Store, Unrouted};
 use crate::subscription::Subscription;
-use crate::wasm::{Files, Limits, Runtime};
+use crate::wasm::{Budget, Compiler, Files, Limits, Purpose, Runtime};
 use crate::workers::Workers;
 
 /// See the head of this module.
@@ -34,6 +35,8 @@ pub struct App {
     pub store: Arc<dyn Store>,
     pub formats: Formats,
     pub runtime: Arc<Runtime>,
+    /// For trials: it counts what a run costs.
+    pub measuring: Arc<Runtime>,
     pub egress: Arc<Egress>,
     pub sender: Sender,
     pub dns: Dns,
@@ -42,6 +45,7 @@ pub struct App {
     pub keys: std::sync::Mutex<HashMap<String, Arc<SigningKey>>>,
     pub making_key: Mutex<()>,
     pub workers: Workers,
+    pub health: Health,
     /// Grows whenever tokens may have been changed by another process.
     pub tokens_changed: watch::Receiver<u64>,
     /// How fast accounts take deliveries, where they have said so.
@@ -140,19 +144,23 @@ impl App {
             runs_max: u32::try_from(workers).context("that many workers cannot be had")?,
         };
         let cache = settings.beside_store(&settings.plugin_cache, ".plugins")?;
-        let files = plugin_files(Arc::clone(&store));
-        let runtime = Runtime::new(limits, &cache, key.derive("compiled plugins"), files)
-            .with_context(|| {
+        let compiler = compiler(&settings)?;
+        let runtime = |purpose| {
+            let (key, files) = (key.derive("compiled plugins"), plugin_files(Arc::clone(&store)));
+            Runtime::new(limits, purpose, compiler.clone(), &cache, key, files).with_context(|| {
                 format!("cannot set up plugins with the cache `{}`", cache.display())
-            })?;
+            })
+        };
         let app = App {
             formats,
             dns: Dns::new(&settings.dns_servers),
+            runtime: runtime(Purpose::Serve)?,
+            measuring: runtime(Purpose::Measure)?,
             key,
             keys: std::sync::Mutex::default(),
             making_key: Mutex::default(),
-            runtime: Arc::new(runtime),
             sender: Sender::new(Arc::clone(&egress)).context("cannot set up outgoing HTTP")?,
+            health: Health::default(),
             workers: Workers::start(workers).context("cannot start the worker threads")?,
             egress,
             store,
@@ -167,6 +175,7 @@ impl App {
         for (tenant, format, settings) in app.store.all_settings().await? {
             app.set_account_rate(&tenant, app.format(format), &settings);
         }
+        app.health.take_up(app.store.quarantines().await?);
         app.read_changes().await?;
         Ok(app)
     }
@@ -261,6 +270,19 @@ pub fn server_key(settings: &Settings) -> anyhow::Result<ServerKey> {
     }
     let path = settings.beside_store(&settings.key_file, ".key")?;
     ServerKey::open(&path).with_context(|| format!("cannot use the key file `{}`", path.display()))
+}
+
+fn compiler(settings: &Settings) -> anyhow::Result<Compiler> {
+    let program = if settings.plugin_compiler.as_os_str().is_empty() {
+        std::env::current_exe().context("cannot find this program")?
+    } else {
+        settings.plugin_compiler.clone()
+    };
+    let budget = Budget {
+        seconds: settings.plugin_compile_seconds,
+        memory_bytes: settings.plugin_compile_bytes_max,
+    };
+    Ok(Compiler::Child(program, budget))
 }
 
 /// Plugins are asked for on worker threads, which may wait.

@@ -146,6 +146,19 @@ settings! {
     /// The largest plugin that may be uploaded
     #[arg(value_name = "BYTES", help_heading = "Plugins")]
     plugin_upload_bytes_max: usize = 4 << 20,
+    /// After how long a plugin that fails again and again is tried on one of the deliveries that are held
+    /// for it; doubled each time, up to 15 minutes
+    #[arg(value_name = "MS", help_heading = "Plugins")]
+    plugin_probe_ms: i64 = 30_000,
+    /// The program that compiles plugins, in a process of its own with limits. Empty: this program
+    #[arg(value_name = "PATH", help_heading = "Plugins")]
+    plugin_compiler: PathBuf = PathBuf::new(),
+    /// How much CPU time compiling one plugin may take
+    #[arg(value_name = "SECONDS", help_heading = "Plugins")]
+    plugin_compile_seconds: u32 = 60,
+    /// How much memory compiling one plugin may take
+    #[arg(value_name = "BYTES", help_heading = "Plugins")]
+    plugin_compile_bytes_max: u64 = 2 << 30,
     /// The most versions of plugins that a tenant may have
     #[arg(value_name = "COUNT", help_heading = "Plugins")]
     plugin_versions_max: u64 = 200,

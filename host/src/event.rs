@@ -77,6 +77,10 @@ impl fmt::Display for Violation {
     }
 }
 
+/// How the types of our own events begin: only the router publishes them, and only a pattern that begins
+/// so matches them.
+pub const OPERATIONAL_PREFIX: &str = "hookyard.";
+
 /// An event that is ours to deliver.
 #[derive(Clone, Debug)]
 pub struct Event {

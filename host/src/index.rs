@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-use crate::event::{Event, Tenant};
+use crate::event::{Event, OPERATIONAL_PREFIX, Tenant};
 use crate::subscription::{Filter, State, Subscription};
 
 /// See the head of this module.
@@ -108,7 +108,15 @@ impl Index {
             if let Some(bucket) = root.exact.get(event_type) {
                 bucket.collect(event, &mut found);
             }
-            root.walk(Some(event_type), event, &mut found);
+            // Whoever wants everything wants everything that is published, and not our own events.
+            match event_type.strip_prefix(OPERATIONAL_PREFIX) {
+                None => root.walk(Some(event_type), event, &mut found),
+                Some(rest) => {
+                    let own = OPERATIONAL_PREFIX.trim_end_matches('.');
+                    let own = root.segments.get(own);
+                    own.inspect(|node| node.walk(Some(rest), event, &mut found));
+                }
+            }
         }
         if found.len() > 1 {
             found.sort_unstable_by_key(|it| it.id);

@@ -8,10 +8,12 @@
 //! - `api`: the HTTP surface; `manage`: makes and changes subscriptions and plugins
 //! - `router`: stage 2, matches and renders; `dispatch`: stage 3, attempts and retries
 //! - `app`: what is opened once and lent to all; `workers`: the threads that run plugins
+//! - `health`: what plugins take, write and fail at
 //! - `render`: an event and a rendering make bodies; `formats`: one file a provider's format
 //! - `wasm`: runs plugins; `index`: which subscriptions want an event; `schemas`: JSON Schemas
 //! - `send`: one HTTP attempt; `egress`: which addresses are reached; `dns`: TXT records
 //! - `sign`: signatures; `keys`: the router's own keys
+//! - `publication`: an event as it is sent to us
 //! - `store`: what is kept; `secret`: the server's key
 //! - `event`, `subscription`, `delivery`, `plugin`: the nouns; `json`: JSON that stays text; `clock`
 
@@ -26,11 +28,13 @@ pub mod dns;
 pub mod egress;
 pub mod event;
 pub mod formats;
+pub mod health;
 pub mod index;
 pub mod json;
 pub mod keys;
 pub mod manage;
 pub mod plugin;
+pub mod publication;
 pub mod render;
 pub mod router;
 pub mod schemas;

@@ -12,7 +12,7 @@ use crate::delivery::Reason;
 use crate::event::Event;
 use crate::formats::Format;
 use crate::plugin::Digest;
-use crate::wasm::{Addressee, Fault, Outcome, Runtime, Step};
+use crate::wasm::{Addressee, Fault, Outcome, Ran, Runtime, Step, StepRun};
 
 /// Everything that decides a body beside the event. Immutable, and named by its hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub enum Rendered {
     Failed(Reason),
 }
 
+/// Answers as well what the runs of plugins have taken and said.
+///
 /// # Errors
 ///
 /// A plugin could not be run, and it is not its fault: to be tried again.
@@ -68,7 +70,7 @@ pub fn render(
     format: &dyn Format,
     event: &Arc<Event>,
     rendering: &Rendering,
-) -> Result<Rendered, Fault> {
+) -> Result<(Rendered, Vec<StepRun>), Fault> {
     let subscription = rendering.addressee.as_ref().map(|it| it.subscription.to_string());
     let addressee = Addressee {
         subscription: subscription.as_deref().unwrap_or_default(),
@@ -76,18 +78,21 @@ pub fn render(
         locale: rendering.locale.as_deref(),
     };
     let rendered = catch_unwind(AssertUnwindSafe(|| {
-        Ok(match runtime.run(event, &rendering.steps, &addressee)? {
+        let Ran { outcome, runs } = runtime.run(event, &rendering.steps, &addressee)?;
+        let rendered = match outcome {
             Outcome::Deliver(parts) => {
                 let bodies = parts.iter().map(|it| format.encode(event, it, rendering));
                 Rendered::Bodies(bodies.collect())
             }
             Outcome::Drop(reason) => Rendered::Filtered(reason),
             Outcome::Fail(reason) => Rendered::Failed(reason),
-        })
+        };
+        Ok((rendered, runs))
     }));
     // A bug of ours, or of the engine, is the end of this delivery and of nothing else.
     rendered.unwrap_or_else(|_| {
         tracing::error!(event = %event.id, "rendering panicked");
-        Ok(Rendered::Failed(Reason::new("internal", "a bug of the router; its log says more")))
+        let reason = Reason::new("internal", "a bug of the router; its log says more");
+        Ok((Rendered::Failed(reason), Vec::new()))
     })
 }

@@ -34,6 +34,7 @@ pub struct Server {
     api: JoinHandle<std::io::Result<()>>,
     dispatcher: JoinHandle<()>,
     pruner: JoinHandle<()>,
+    mender: JoinHandle<()>,
 }
 
 impl Server {
@@ -70,13 +71,14 @@ impl Server {
         let dispatcher = tokio::spawn(dispatcher.run(signals, stopping.clone()));
         router.start(&app).await.context("cannot read the store")?;
         let pruner = tokio::spawn(prune(Arc::clone(&app), stopping.clone()));
+        let mender = tokio::spawn(manage::quarantines::mend(Arc::clone(&app), stopping.clone()));
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         let api = tokio::spawn(api::serve(Arc::clone(&app), listener, stopped(stopping)));
         tracing::info!(%address, store = app.settings.store, "listens");
-        Ok(Server { app, address, router, stop, api, dispatcher, pruner })
+        Ok(Server { app, address, router, stop, api, dispatcher, pruner, mender })
     }
 
     /// Where the API listens.
@@ -98,6 +100,7 @@ impl Server {
         let _ = tokio::task::spawn_blocking(move || app.workers.stop()).await;
         let _ = self.dispatcher.await;
         let _ = self.pruner.await;
+        let _ = self.mender.await;
         self.app.store.close().await;
         tracing::info!("stopped");
     }

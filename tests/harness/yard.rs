@@ -34,6 +34,7 @@ pub(crate) fn settings(folder: &TempDir) -> Given {
         store: Some(format!("sqlite:{}", folder.path().join("store.sqlite").display())),
         key_file: Some(key),
         plugin_cache: Some(root().join("target/test-plugins")),
+        plugin_compiler: Some(super::process::binary().into()),
         egress_allow: Some(vec!["127.0.0.0/8".parse().unwrap()]),
         egress_http: Some(true),
         // What endpoints have to show is tested by itself.

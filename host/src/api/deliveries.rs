@@ -43,7 +43,8 @@ fn attempt(it: &Attempt) -> Value {
     })
 }
 
-/// `GET /v1/deliveries`, newest first. `event`, `subscription` and `state` narrow the search.
+/// `GET /v1/deliveries`, newest first. `event`, `subscription`, `state` and `reason`
+/// (the code, of those that are filtered, failed or dead) narrow the search.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -55,6 +56,7 @@ pub(super) async fn list(
     let search = DeliveryQuery {
         subscription: parameter(&query, "subscription", "the id of a subscription")?,
         event: parameter(&query, "event", "the id of an event")?,
+        reason: query.get("reason").cloned(),
         state: query.get("state").map(|text| state(text)).transpose()?,
         before: parameter(&query, "before", "the `next` of a page before")?,
         limit,

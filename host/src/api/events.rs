@@ -17,9 +17,9 @@ use super::auth::Caller;
 use super::problem::Problem;
 use super::{Api, answer, path_id, read_body};
 use crate::clock;
-use crate::event::{Attributes, Content, Data, Tenant, Violation, is_json_type, is_standard};
+use crate::event::{Data, OPERATIONAL_PREFIX, Tenant, Violation};
 use crate::formats::Refusal;
-use crate::json::Json;
+use crate::publication::{Publication, Sent, SentData, structured};
 use crate::store::{Accepted, NewEvent};
 
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -42,7 +42,7 @@ pub(super) async fn publish(
         return publish_batch(&api, &caller, body().await?).await;
     }
     let sent = if essence.eq_ignore_ascii_case(STRUCTURED) {
-        structured(body().await?)?
+        structured(body().await?).map_err(refused)?
     } else if headers.contains_key("ce-specversion") {
         binary(&headers, media_type, body().await?)?
     } else {
@@ -70,7 +70,7 @@ async fn publish_batch(api: &Api, caller: &Caller, body: Bytes) -> Result<Respon
         let item = body.slice_ref(item.get().as_bytes());
         let event = match structured(item) {
             Ok(sent) => prepare(api, caller, sent).await,
-            Err(problem) => Err(problem),
+            Err(refusal) => Err(refused(refusal)),
         };
         match event {
             Ok(event) => {
@@ -92,73 +92,6 @@ async fn publish_batch(api: &Api, caller: &Caller, body: Bytes) -> Result<Respon
         .collect();
     let status = if none_fits { StatusCode::BAD_REQUEST } else { StatusCode::ACCEPTED };
     Ok(answer(status, &json!({"accepted": accepted, "rejected": rejected})))
-}
-
-/// What a publisher sent, before anything of it is checked.
-struct Sent {
-    attributes: Vec<(String, String)>,
-    data: SentData,
-}
-
-enum SentData {
-    None,
-    /// The member `data` of the JSON format.
-    Json(Json),
-    /// Bytes that are what their media type says.
-    Bytes(Bytes),
-}
-
-/// CloudEvents JSON format 1.0.2, sections 2 and 3.
-fn structured(body: Bytes) -> Result<Sent, Problem> {
-    let json = Json::parse(body)
-        .map_err(|err| Refusal::Malformed(format!("the event is not JSON: {err}")))?;
-    let Some(members) = json.members() else {
-        return Err(Refusal::Malformed("the event must be a JSON object".to_owned()).into());
-    };
-    let mut sent = Sent { attributes: Vec::new(), data: SentData::None };
-    let mut violations = Vec::new();
-    let mut has_data = false;
-    for (name, value) in members {
-        match &*name {
-            // In the JSON format, null is the same as absent.
-            _ if value.text() == "null" && name != "data" => {}
-            "data" | "data_base64" if has_data => {
-                violations.push(Violation::new("data_base64", "must not be beside `data`"));
-            }
-            "data" => {
-                has_data = true;
-                sent.data = SentData::Json(value);
-            }
-            "data_base64" => {
-                has_data = true;
-                let text: Option<String> = value.read();
-                match text.and_then(|text| BASE64_STANDARD.decode(text).ok()) {
-                    Some(bytes) => sent.data = SentData::Bytes(bytes.into()),
-                    None => violations.push(Violation::new("data_base64", "must be base64")),
-                }
-            }
-            _ => match attribute_text(&name, &value) {
-                Ok(text) => sent.attributes.push((name.into_owned(), text)),
-                Err(detail) => violations.push(Violation::new(name, detail)),
-            },
-        }
-    }
-    if violations.is_empty() { Ok(sent) } else { Err(invalid(violations)) }
-}
-
-/// The canonical string of an attribute (CloudEvents 1.0.2, "Type System").
-fn attribute_text(name: &str, value: &Json) -> Result<String, &'static str> {
-    match value.read().unwrap_or(Value::Null) {
-        Value::String(text) => Ok(text),
-        _ if is_standard(name) || name == "specversion" => Err("must be a string"),
-        Value::Bool(it) => Ok(it.to_string()),
-        Value::Number(it) if it.as_i64().is_some_and(|it| i32::try_from(it).is_ok()) => {
-            Ok(it.to_string())
-        }
-        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            Err("must be a string, a boolean or a 32-bit integer")
-        }
-    }
 }
 
 /// CloudEvents HTTP binding 1.0.2, section 3.1: attributes are headers, the body is the data.
@@ -201,25 +134,29 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Invalid(violations) => invalid(violations),
+        other => other.into(),
+    }
+}
+
 fn invalid(violations: Vec<Violation>) -> Problem {
     Problem::invalid("the event is not one that we take", violations)
 }
 
 /// Checks an event, and takes out of it what is for the router alone.
 async fn prepare(api: &Api, caller: &Caller, sent: Sent) -> Result<NewEvent, Problem> {
-    let mut attributes = Attributes::new(sent.attributes).map_err(invalid)?;
-    let mut take = |name| attributes.unset(name).ok().flatten();
-    let (tenant, format, ids) = (take("tenant"), take("format"), take("alternateids"));
+    let Publication { tenant, format, alternate_ids, mut content } = sent.read().map_err(invalid)?;
     let tenant: Tenant = caller.tenant(&api.app, tenant.as_deref()).await?;
-    let alternate_ids = alternate_ids(ids.as_deref()).map_err(|it| invalid(vec![it]))?;
     let format = find_format(api, format.as_deref().unwrap_or("cloudevents"))?;
-    if let Some(catalogue) = format.catalogue() {
-        let usual = catalogue.canonical(&attributes.event_type).to_owned();
-        attributes.event_type = usual;
+    let event_type = &mut content.attributes.event_type;
+    if event_type.starts_with(OPERATIONAL_PREFIX) {
+        let rule = "must not begin with `hookyard.`: those are the router's own events";
+        return Err(invalid(vec![Violation::new("type", rule)]));
     }
-    let data = data(&attributes, sent.data).map_err(|it| invalid(vec![it]))?;
-    let content = Content { attributes, data };
     if let Some(catalogue) = format.catalogue() {
+        *event_type = catalogue.canonical(event_type).to_owned();
         catalogue.check(&content).map_err(invalid)?;
     }
     Ok(NewEvent {
@@ -238,51 +175,6 @@ fn find_format<'a>(api: &'a Api, name: &str) -> Result<&'a dyn crate::formats::F
         let names: Vec<_> = api.app.formats.iter().map(|it| format!("`{}`", it.name())).collect();
         invalid(vec![Violation::new("format", format!("must be one of {}", names.join(", ")))])
     })
-}
-
-fn data(attributes: &Attributes, sent: SentData) -> Result<Option<Data>, Violation> {
-    let is_json = attributes.is_json();
-    Ok(match sent {
-        SentData::None => None,
-        SentData::Json(json) if is_json => Some(Data::Json(json)),
-        // Not JSON by its media type: then a JSON string is the text itself.
-        SentData::Json(json) => match json.read() {
-            Some(Value::String(text)) => Some(Data::Text(text.into())),
-            _ => Some(Data::Json(json)),
-        },
-        SentData::Bytes(bytes) if is_json => {
-            let json = Json::parse(bytes);
-            let json =
-                json.map_err(|err| Violation::new("/data", format!("is not JSON: {err}")))?;
-            Some(Data::Json(json))
-        }
-        SentData::Bytes(bytes) => {
-            let media_type = attributes.datacontenttype.as_deref().unwrap_or_default();
-            let is_text = is_text_type(media_type) && std::str::from_utf8(&bytes).is_ok();
-            Some(if is_text { Data::Text(bytes) } else { Data::Binary(bytes) })
-        }
-    })
-}
-
-fn is_text_type(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.starts_with("text/")
-        || essence.ends_with("/xml")
-        || essence.ends_with("+xml")
-        || is_json_type(media_type)
-}
-
-/// The extension attribute `alternateids`: a JSON object of kinds and ids, as text.
-fn alternate_ids(text: Option<&str>) -> Result<Vec<(String, String)>, Violation> {
-    let Some(text) = text else { return Ok(Vec::new()) };
-    let ids: Result<HashMap<String, String>, _> = serde_json::from_str(text);
-    let ids = ids.map_err(|_| {
-        let detail = "must be a JSON object of texts, such as `{\"LoyaltyNumber\":\"L-7\"}`";
-        Violation::new("alternateids", detail)
-    })?;
-    let mut ids: Vec<_> = ids.into_iter().collect();
-    ids.sort();
-    Ok(ids)
 }
 
 /// `GET /v1/events/{id}`

@@ -17,9 +17,11 @@ use super::{Api, answer, read_body, read_json};
 use crate::clock;
 use crate::event::{Tenant, Violation};
 use crate::formats::Refusal;
-use crate::manage::plugins::{self as manage, UploadRefusal, upload as make};
+use crate::manage::plugins::{self as manage, File, UploadRefusal, upload as make};
 use crate::plugin::{Digest, PluginName, PluginVersion};
 use crate::store::StoreError;
+
+const MEDIA_TYPES: &str = "`application/wasm`, or `text/javascript` for a script";
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -54,7 +56,7 @@ fn name(text: String) -> Result<PluginName, Problem> {
         .map_err(|violation| Problem::invalid("the name is wrong", vec![violation]))
 }
 
-/// `POST /v1/plugins/{name}/versions`: the body is the file. It becomes the current version.
+/// `POST /v1/plugins/{name}/versions`: the body is the file, WebAssembly or a script. It becomes the current version.
 pub(super) async fn upload(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -67,16 +69,20 @@ pub(super) async fn upload(
     let owner = owner(&api, &caller, &query).await?;
     let plugin = name(plugin)?;
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
-    let known = ["application/wasm", "application/octet-stream"];
-    if !media_type.is_some_and(|it| known.contains(&it)) {
-        return Err(Refusal::WrongMediaType("`application/wasm`").into());
-    }
+    let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let kind = match essence {
+        "application/wasm" | "application/octet-stream" => File::Wasm,
+        "text/javascript" | "application/javascript" => File::Script,
+        _ => return Err(Refusal::WrongMediaType(MEDIA_TYPES).into()),
+    };
     let expected = if_match(&headers)?;
     let file = read_body(body, &headers, api.app.settings.plugin_upload_bytes_max).await?;
     check_digest(&headers, &file)?;
+    let file = kind(file);
     let (version, uploaded) =
         make(&api.app, owner.as_ref(), &plugin, file, expected).await.map_err(refused)?;
     let mut body = document(&version);
+    body["imports"] = json!(uploaded.imports);
     body["compile_ms"] = json!(millis(uploaded.compile_time.as_secs_f64() * 1e3));
     body["empty_run_us"] = json!(millis(uploaded.empty_run_time.as_secs_f64() * 1e6));
     Ok(answer(StatusCode::CREATED, &body))

@@ -1,5 +1,7 @@
 //! Errors of our own API: problem details (RFC 9457).
 
+use std::borrow::Cow;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use crate::store::StoreError;
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
-    code: &'static str,
+    code: Cow<'static, str>,
     detail: String,
     errors: Vec<Violation>,
     headers: Vec<(header::HeaderName, &'static str)>,
@@ -21,10 +23,10 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn new(
         status: StatusCode,
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         detail: impl Into<String>,
     ) -> Problem {
-        Problem { status, code, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+        Problem { status, code: code.into(), detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
     }
 
     /// Something in what was sent is wrong.

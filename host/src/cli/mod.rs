@@ -31,6 +31,10 @@ enum Command {
     Token(token::Tokens),
     /// Show a router at work, on a temporary store and with a receiver on this machine
     Demo(demo::Demo),
+    /// What the router starts to compile a plugin, in a process with limits
+    #[cfg(feature = "compiler")]
+    #[command(hide = true)]
+    CompilePlugin,
 }
 
 impl Cli {
@@ -40,12 +44,18 @@ impl Cli {
     ///
     /// What went wrong, for a person to read.
     pub fn run(self) -> anyhow::Result<()> {
+        #[cfg(feature = "compiler")]
+        if matches!(self.command, Command::CompilePlugin) {
+            return crate::wasm::serve_one();
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             match self.command {
                 Command::Serve(command) => command.run().await,
                 Command::Token(command) => command.run().await,
                 Command::Demo(command) => command.run().await,
+                #[cfg(feature = "compiler")]
+                Command::CompilePlugin => unreachable!("it needs no runtime"),
             }
         })
     }

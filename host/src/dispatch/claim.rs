@@ -8,12 +8,13 @@ use uuid::Uuid;
 use super::settle::OURS_AGAIN_MS;
 use crate::app::{App, Ready};
 use crate::clock;
-use crate::delivery::{Delivery, DeliveryState, Reason};
+use crate::delivery::{Delivery, DeliveryState, Reason, delivery_id};
 use crate::event::{Event, Tenant};
+use crate::health::Who;
 use crate::plugin::Digest;
 use crate::render::{Body, Rendered, Rendering, render};
 use crate::store::{Due, Record};
-use crate::wasm::Fault;
+use crate::wasm::{Fault, StepRun};
 
 /// What a claim comes to.
 pub(super) struct Claimed {
@@ -51,12 +52,27 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
             return claimed;
         }
     };
-    let is_gone = app.subscription(subscription).is_none();
-    for it in due {
+    for mut it in due {
         let (tenant, event_seq) = (it.tenant.clone(), it.event_seq);
-        let made = if is_gone { Err(cancelled(it)) } else { make_again(&app, it).await };
+        let made = match app.subscription(subscription) {
+            None => Err(cancelled(it)),
+            Some(present) if it.delivery.body.is_none() => {
+                // It was held before it was rendered: there is no body yet that has to stay as it is.
+                it.delivery.rendering = present.rendering_hash;
+                it.rendering = Arc::clone(&present.rendering);
+                match app.health.quarantine_of(subscription) {
+                    Some(quarantine) if runs(&it.rendering, quarantine.plugin) => Err(held(it)),
+                    _ => make_again(&app, it).await,
+                }
+            }
+            Some(_) => make_again(&app, it).await,
+        };
         match made {
-            Ok((delivery, body)) => {
+            Ok(Made { delivery, body, others }) => {
+                // The other parts are known to the store before the first one is sent.
+                claimed.records.extend(others.into_iter().map(|delivery| {
+                    Record::Delivery { tenant: tenant.clone(), event_seq, delivery }
+                }));
                 let unrecorded = None;
                 claimed.ready.push(Ready { tenant, event_seq, delivery, body, unrecorded });
             }
@@ -68,11 +84,22 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
     let next_due = app.store.next_due(subscription).await;
     let put_off = claimed.records.iter().filter_map(|it| match it {
         Record::Delivery { delivery, .. } => delivery.due_at_ms,
-        Record::Filtered { .. } | Record::Routed { .. } => None,
+        Record::Filtered { .. } | Record::Log(_) | Record::Routed { .. } => None,
     });
     let next_due = next_due.unwrap_or(Some(now_ms + OURS_AGAIN_MS));
     claimed.next_due_ms = next_due.into_iter().chain(put_off).min();
     claimed
+}
+
+fn runs(rendering: &Rendering, plugin: Digest) -> bool {
+    rendering.steps.iter().any(|step| step.plugin == plugin)
+}
+
+fn held(due: Due) -> Box<Delivery> {
+    let mut delivery = due.delivery;
+    delivery.state = DeliveryState::Held;
+    delivery.due_at_ms = None;
+    Box::new(delivery)
 }
 
 fn cancelled(due: Due) -> Box<Delivery> {
@@ -81,8 +108,16 @@ fn cancelled(due: Due) -> Box<Delivery> {
     Box::new(delivery)
 }
 
+/// A delivery with its body.
+struct Made {
+    delivery: Delivery,
+    body: Body,
+    /// The other parts of the event, where it has just been rendered for the first time.
+    others: Vec<Box<Delivery>>,
+}
+
 /// The delivery with its body, or as it has to be recorded without one.
-async fn make_again(app: &Arc<App>, due: Due) -> Result<(Delivery, Body), Box<Delivery>> {
+async fn make_again(app: &Arc<App>, due: Due) -> Result<Made, Box<Delivery>> {
     let mut delivery = due.delivery;
     let failed = |mut delivery: Delivery, reason: Reason| {
         delivery.state = DeliveryState::Failed;
@@ -93,19 +128,34 @@ async fn make_again(app: &Arc<App>, due: Due) -> Result<(Delivery, Body), Box<De
         let reason = Reason::new("data-expired", "the event's data are no longer kept");
         return failed(delivery, reason);
     };
-    let rendered = render_on_worker(app, &due.tenant, event, due.rendering).await;
+    let rendered = render_on_worker(app, &due.tenant, Arc::clone(&event), due.rendering).await;
+    let rendered = rendered.map(|it| {
+        it.map(|(rendered, runs)| {
+            let who = Who {
+                tenant: &due.tenant,
+                subscription: delivery.subscription_id,
+                event: event.id,
+            };
+            // What it writes was kept when the event was routed.
+            app.health.count(who, runs, clock::now_ms());
+            rendered
+        })
+    });
     let part = usize::from(delivery.part);
     match rendered {
         Some(Ok(Rendered::Bodies(mut bodies))) if part < bodies.len() => {
-            let body = bodies.swap_remove(part);
-            let digest = Digest::of(&body.bytes);
+            let digest = Digest::of(&bodies[part].bytes);
             if delivery.body.is_some_and(|first| first != digest) {
                 let reason =
                     Reason::new("body-changed", "the body would not be the one it was first");
                 return failed(delivery, reason);
             }
-            delivery.body = Some(digest);
-            Ok((delivery, body))
+            let others = match delivery.body.replace(digest) {
+                None => other_parts(&event, &delivery, &bodies),
+                Some(_) => Vec::new(),
+            };
+            let body = bodies.swap_remove(part);
+            Ok(Made { delivery, body, others })
         }
         Some(Ok(Rendered::Bodies(_))) => {
             failed(delivery, Reason::new("body-changed", "the event has no such part any more"))
@@ -123,13 +173,29 @@ async fn make_again(app: &Arc<App>, due: Due) -> Result<(Delivery, Body), Box<De
     }
 }
 
+/// The deliveries of the parts beside this one, due at once.
+fn other_parts(event: &Event, first: &Delivery, bodies: &[Body]) -> Vec<Box<Delivery>> {
+    let others = bodies.iter().enumerate().filter(|(part, _)| *part != usize::from(first.part));
+    let others = others.map(|(part, body)| {
+        let part = u16::try_from(part).expect("an event has few parts");
+        Box::new(Delivery {
+            id: delivery_id(event, first.subscription_id, part),
+            part,
+            body: Some(Digest::of(&body.bytes)),
+            due_at_ms: Some(clock::now_ms()),
+            ..first.clone()
+        })
+    });
+    others.collect()
+}
+
 /// None when there is no room for it now.
 async fn render_on_worker(
     app: &Arc<App>,
     tenant: &Tenant,
     event: Arc<Event>,
     rendering: Arc<Rendering>,
-) -> Option<Result<Rendered, Fault>> {
+) -> Option<Result<(Rendered, Vec<StepRun>), Fault>> {
     let (reply, answer) = oneshot::channel();
     let bytes = event.content.data.as_ref().map_or(0, |data| data.bytes().len());
     let work = {

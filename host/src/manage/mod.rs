@@ -4,6 +4,7 @@
 pub mod keys;
 pub mod plugins;
 mod proof;
+pub mod quarantines;
 pub mod subscriptions;
 
 use std::sync::Arc;

@@ -18,6 +18,15 @@ use crate::wasm::{self, STANDARD_PLUGINS, Uploaded};
 const TEXT_BYTES_MAX: usize = 1_024;
 const READS_MAX: usize = 256;
 
+/// What is uploaded.
+#[derive(Clone, Debug)]
+pub enum File {
+    /// A component, or a core module with the exports of one.
+    Wasm(Bytes),
+    /// A script in JavaScript.
+    Script(Bytes),
+}
+
 /// Why an upload is not taken.
 #[derive(Debug)]
 pub enum UploadRefusal {
@@ -50,15 +59,25 @@ pub async fn upload(
     app: &App,
     tenant: Option<&Tenant>,
     name: &PluginName,
-    file: Bytes,
+    file: File,
     expected: Option<Digest>,
 ) -> Result<(PluginVersion, Uploaded), UploadRefusal> {
+    let (File::Wasm(bytes) | File::Script(bytes)) = &file;
     let replaces = current(app, tenant, name).await?;
     check_expected(expected, replaces)?;
-    check_quota(app, tenant, name, &file).await?;
+    let known = version(app, tenant, name, Digest::of(bytes)).await.is_ok();
+    if !known {
+        check_quota(app, tenant, bytes).await?;
+    }
+    // At a start of ours, nobody is there who must not know what is compiled already.
+    let known = known || tenant.is_none();
     let uploaded = {
         let (runtime, file) = (Arc::clone(&app.runtime), file.clone());
-        tokio::task::spawn_blocking(move || runtime.upload(&file)).await
+        tokio::task::spawn_blocking(move || match file {
+            File::Script(bytes) => runtime.upload_script(&bytes),
+            File::Wasm(bytes) => runtime.upload(&bytes, known),
+        })
+        .await
     };
     let uploaded = uploaded
         .map_err(|_| Refusal::Unavailable("the plugin could not be tried".to_owned()))?
@@ -68,7 +87,7 @@ pub async fn upload(
         name: name.clone(),
         tenant: tenant.cloned(),
         digest: uploaded.digest,
-        size_bytes: u64::try_from(file.len()).unwrap_or(u64::MAX),
+        size_bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
         world: uploaded.world,
         manifest: uploaded.manifest.clone(),
         created_at_ms: clock::now_ms(),
@@ -76,7 +95,7 @@ pub async fn upload(
         deprecated: None,
     };
     let changed = follow(app, &version).await?;
-    app.store.add_plugin(version.clone(), Some(file), replaces, changed).await?;
+    app.store.add_plugin(version.clone(), Some(bytes.clone()), replaces, changed).await?;
     app.catch_up().await?;
     Ok((version, uploaded))
 }
@@ -161,10 +180,9 @@ fn check_expected(expected: Option<Digest>, present: Option<Digest>) -> Result<(
 async fn check_quota(
     app: &App,
     tenant: Option<&Tenant>,
-    name: &PluginName,
     file: &Bytes,
 ) -> Result<(), UploadRefusal> {
-    if tenant.is_none() || version(app, tenant, name, Digest::of(file)).await.is_ok() {
+    if tenant.is_none() {
         return Ok(());
     }
     let (count, bytes) = app.store.plugin_usage(tenant).await?;
@@ -201,7 +219,7 @@ pub async fn share_standard(app: &App) -> anyhow::Result<()> {
         if versions.iter().any(|it| it.current && it.digest == digest) {
             continue;
         }
-        upload(app, None, &name, Bytes::from_static(file), None)
+        upload(app, None, &name, File::Wasm(Bytes::from_static(file)), None)
             .await
             .map_err(|refusal| anyhow::anyhow!("cannot share the plugin `{name}`: {refusal:?}"))?;
         tracing::info!(%name, %digest, "shares a standard plugin");
@@ -210,7 +228,7 @@ pub async fn share_standard(app: &App) -> anyhow::Result<()> {
 }
 
 fn check_manifest(manifest: &Manifest) -> Result<(), wasm::Refusal> {
-    let refuse = |detail: String| Err(wasm::Refusal { code: "bad-manifest", detail });
+    let refuse = |detail: String| Err(wasm::Refusal::new("bad-manifest", detail));
     for (field, text) in
         [("name", &manifest.name), ("version", &manifest.version), ("summary", &manifest.summary)]
     {

@@ -11,10 +11,12 @@ use crate::app::{App, Ready, Signal, Unrecorded};
 use crate::clock;
 use crate::delivery::{Delivery, DeliveryState, Reason, delivery_id};
 use crate::event::Event;
+use crate::health::{self, Who};
 use crate::plugin::Digest;
 use crate::render::{Body, Rendered, render};
-use crate::store::{Record, Unrouted};
+use crate::store::{Quarantine, Record, Unrouted};
 use crate::subscription::{State, Subscription};
+use crate::wasm::StepRun;
 
 /// How long a worker stays with one event. Then others have their turn.
 const TURN: Duration = Duration::from_millis(10);
@@ -89,11 +91,17 @@ impl Routing {
     }
 
     fn render_for(&mut self, subscription: &Subscription, out: &mut Out) {
+        if let Some(quarantine) = self.app.health.quarantine_of(subscription.id)
+            && subscription.rendering.steps.iter().any(|it| it.plugin == quarantine.plugin)
+        {
+            return self.hold(subscription, &quarantine, out);
+        }
         // Only what does not depend on the subscription can be the same for others.
         let shared = subscription.rendering.addressee.is_none();
         let known = self.rendered.get(&subscription.rendering_hash).cloned();
         let rendered = known.unwrap_or_else(|| {
-            let rendered = render_patiently(&self.app, &self.event, subscription);
+            let (rendered, runs) = render_patiently(&self.app, &self.event, subscription);
+            self.count(subscription, &rendered, runs, out);
             if shared {
                 self.rendered.insert(subscription.rendering_hash, rendered.clone());
             }
@@ -121,6 +129,45 @@ impl Routing {
                 let mut delivery = self.delivery(subscription, 0, DeliveryState::Failed);
                 delivery.reason = Some(reason);
                 self.record(delivery, out);
+            }
+        }
+    }
+
+    /// What is not rendered by a plugin that fails is not sent without it, but kept.
+    fn hold(&self, subscription: &Subscription, quarantine: &Quarantine, out: &mut Out) {
+        let mut delivery = self.delivery(subscription, 0, DeliveryState::Held);
+        let detail = format!(
+            "held until its plugin {} is well again; what it failed with: {}",
+            quarantine.plugin, quarantine.reason.code
+        );
+        delivery.reason = Some(Reason::new("plugin-quarantined", detail));
+        self.record(delivery, out);
+        // The plugin may be well by now.
+        out.held.push(subscription.id);
+    }
+
+    /// Counts what plugins have done, and begins a quarantine where it has been too bad.
+    fn count(
+        &self,
+        subscription: &Subscription,
+        rendered: &Rendered,
+        runs: Vec<StepRun>,
+        out: &mut Out,
+    ) {
+        let tenant = &self.event.tenant;
+        let who = Who { tenant, subscription: subscription.id, event: self.event.id };
+        let counted = self.app.health.count(who, runs, self.now_ms);
+        out.records.extend(counted.lines.into_iter().map(|it| Record::Log(Box::new(it))));
+        if let (Some(plugin), Rendered::Failed(reason)) = (counted.failing, rendered) {
+            let wait_ms = self.app.settings.plugin_probe_ms;
+            let it = health::quarantine(who, plugin, reason.clone(), self.now_ms, wait_ms);
+            // Nothing is held before it is on disk that it is to be: a crash would leave it held.
+            match self.router.handle.block_on(self.app.store.put_quarantine(it.clone())) {
+                Ok(()) => {
+                    self.app.health.quarantine(it);
+                    self.app.health.changed.notify_one();
+                }
+                Err(err) => tracing::warn!(%plugin, %err, "cannot quarantine a plugin that fails"),
             }
         }
     }
@@ -205,7 +252,11 @@ fn recorded(router: &Router, app: &App, event: &Event) -> HashSet<Uuid> {
 }
 
 /// Renders, and tries again for a while where it is not the plugin's fault.
-fn render_patiently(app: &App, event: &Arc<Event>, subscription: &Subscription) -> Rendered {
+fn render_patiently(
+    app: &App,
+    event: &Arc<Event>,
+    subscription: &Subscription,
+) -> (Rendered, Vec<StepRun>) {
     let format = app.format(subscription.format);
     let once = || render(&app.runtime, format, event, &subscription.rendering);
     let mut result = once();
@@ -215,5 +266,7 @@ fn render_patiently(app: &App, event: &Arc<Event>, subscription: &Subscription) 
         std::thread::sleep(wait);
         result = once();
     }
-    result.unwrap_or_else(|fault| Rendered::Failed(Reason::new(fault.code(), fault.to_string())))
+    result.unwrap_or_else(|fault| {
+        (Rendered::Failed(Reason::new(fault.code(), fault.to_string())), Vec::new())
+    })
 }

@@ -6,21 +6,22 @@
 
 #[cfg(test)]
 mod contract;
+mod plugins;
 mod sqlite;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::{Content, Event, Tenant};
-use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
+use crate::plugin::Digest;
 use crate::render::Rendering;
 use crate::subscription::{SigningSecret, Subscription};
 
+pub use plugins::{LogEntry, LogQuery, PluginStore, Quarantine};
 pub use sqlite::{Sharing, Sqlite};
 
 /// Why something was not read or written. Texts are for the operator; callers answer by the kind.
@@ -79,6 +80,8 @@ pub enum Record {
     Delivery { tenant: Tenant, event_seq: u64, delivery: Box<Delivery> },
     /// A plugin dropped an event for a subscription.
     Filtered { subscription: Uuid, at_ms: i64 },
+    /// What a plugin wrote during a run.
+    Log(Box<LogEntry>),
     /// Every delivery of an event has been recorded before this.
     Routed { tenant: Tenant, seq: u64 },
 }
@@ -107,6 +110,8 @@ pub struct DeliveryQuery {
     pub subscription: Option<Uuid>,
     pub event: Option<Uuid>,
     pub state: Option<DeliveryState>,
+    /// The code of the reason, of those that are filtered, failed or dead.
+    pub reason: Option<String>,
     /// Only those older than this one, which [`Store::deliveries`] gave out.
     pub before: Option<u64>,
     pub limit: usize,
@@ -156,7 +161,7 @@ pub struct Signals {
 
 /// What an engine does.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: PluginStore {
     /// Commits events; those that were accepted before are left out. Answers in the order given.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>>;
 
@@ -251,80 +256,6 @@ pub trait Store: Send + Sync {
     /// The revision, and every state of a subscription that began or ended after an earlier one.
     async fn changes(&self, after: u64) -> Result<(u64, Vec<SubscriptionVersion>)>;
 
-    /// Stores a version of a plugin, unless it is there, and makes it the current one in the place of
-    /// `replaces`. `changed` are new states of the subscriptions that follow the name.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Changed`] when `replaces` is not the current version.
-    async fn add_plugin(
-        &self,
-        version: PluginVersion,
-        file: Option<Bytes>,
-        replaces: Option<Digest>,
-        changed: Vec<Subscription>,
-    ) -> Result<()>;
-
-    /// The version of a plugin of this owner's that was current before the present one.
-    async fn previous_plugin(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-    ) -> Result<Option<Digest>>;
-
-    /// Says of a version why no new step is to name it, or takes that back.
-    async fn deprecate_plugin(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-        digest: Digest,
-        reason: Option<String>,
-    ) -> Result<()>;
-
-    /// Deletes a version, and with the last one the plugin.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Conflict`] when something that is kept was or will be made with it, or when it is
-    /// the current one of several.
-    async fn delete_plugin(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-        digest: Digest,
-    ) -> Result<()>;
-
-    /// How many versions an owner has, and how many bytes they are.
-    async fn plugin_usage(&self, tenant: Option<&Tenant>) -> Result<(u64, u64)>;
-
-    /// The plugins that a tenant can use, shared ones included; each in its current version.
-    async fn plugins(&self, tenant: Option<&Tenant>) -> Result<Vec<PluginVersion>>;
-
-    /// The versions of one plugin, newest first; the tenant's own plugin goes before a shared one.
-    async fn plugin_versions(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-    ) -> Result<Vec<PluginVersion>>;
-
-    /// The version that a step of this tenant means; without a tenant, among the shared ones.
-    async fn find_plugin(
-        &self,
-        tenant: Option<&Tenant>,
-        it: &PluginRef,
-    ) -> Result<Option<PluginVersion>>;
-
-    /// The subscriptions with a step that follows a name: of one tenant, with a step of its own; or, for
-    /// a shared plugin, of all, with any step.
-    async fn followers(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-    ) -> Result<Vec<Subscription>>;
-
-    /// The file of a plugin.
-    async fn plugin_file(&self, digest: Digest) -> Result<Option<Bytes>>;
-
     /// Stores a token; its tenant begins to exist if it did not.
     async fn create_token(&self, token: Token) -> Result<()>;
 
@@ -374,6 +305,12 @@ pub trait Store: Send + Sync {
     async fn identities(&self, tenant: &Tenant, profile: &str) -> Result<Vec<(String, String)>>;
 
     async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Arc<Event>>>;
+
+    /// The tenant's events whose data are kept, newest first, before a number.
+    async fn events(&self, tenant: &Tenant, before: u64, limit: usize) -> Result<Vec<Unrouted>>;
+
+    /// A rendering that something is or was made by.
+    async fn rendering(&self, hash: Digest) -> Result<Option<Rendering>>;
 
     /// The log, newest first, each with the number that continues it.
     async fn deliveries(

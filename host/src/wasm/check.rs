@@ -4,19 +4,7 @@ use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::{PackageId, Resolve, WorldId};
 
-/// Why a file is not a plugin. `code` is stable; the text says what to do about it.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
-pub struct Refusal {
-    pub code: &'static str,
-    pub detail: String,
-}
-
-impl Refusal {
-    pub(super) fn new(code: &'static str, detail: impl Into<String>) -> Refusal {
-        Refusal { code, detail: detail.into() }
-    }
-}
+use super::Refusal;
 
 /// The contract, parsed.
 pub(super) struct Contract {
@@ -49,8 +37,9 @@ impl Contract {
         Contract { resolve, package }
     }
 
-    /// Answers the component that the file is or, for a core module, that can be made of it.
-    pub(super) fn component(&self, file: &[u8]) -> Result<Vec<u8>, Refusal> {
+    /// Answers the component that the file is or, for a core module, that can be made of it; and what it
+    /// imports.
+    pub(super) fn component(&self, file: &[u8]) -> Result<(Vec<u8>, Vec<String>), Refusal> {
         if !file.starts_with(b"\0asm") {
             return Err(Refusal::new(
                 "not-wasm",
@@ -67,7 +56,7 @@ impl Contract {
         let component =
             if shape.is_component { file.to_vec() } else { self.componentise(file, &shape)? };
         self.check_world(&component, &Shape::of(&component)?)?;
-        Ok(component)
+        Ok((component, shape.imports))
     }
 
     /// Wraps a core module by the component type that its toolchain embedded, or else by its exports.

@@ -1,17 +1,18 @@
-//! The one engine: how code is compiled, how instances are kept, and what counts their time.
+//! The engine: how code is compiled, how instances are kept, and what counts their time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
-    Strategy,
-};
+use serde::{Deserialize, Serialize};
+use wasmtime::component::Linker;
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::run::{self, Run};
 
 /// What a run may use. The operator's ceilings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
     pub filter_ms: u64,
     pub transform_ms: u64,
@@ -40,22 +41,70 @@ const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a run after which the ticker sleeps until there is one.
 const TICKS_IDLE_MAX: u32 = 100;
 
-pub(super) fn engine(limits: &Limits) -> wasmtime::Result<Engine> {
+/// What an engine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// Runs on the way of events: many, and fast.
+    Serve,
+    /// Runs whose cost is counted in fuel, which is the same on every machine: trials, tests and replays.
+    Measure,
+}
+
+/// Where instances live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allocation {
+    Pooled,
+    OnDemand,
+}
+
+/// An engine with all that a run needs.
+pub(super) struct Machine {
+    pub(super) engine: Engine,
+    pub(super) linker: Linker<Run>,
+    pub(super) ticker: Ticker,
+    pub(super) limits: Limits,
+    pub(super) purpose: Purpose,
+}
+
+impl Machine {
+    pub(super) fn new(
+        limits: Limits,
+        purpose: Purpose,
+        allocation: Allocation,
+    ) -> anyhow::Result<Machine> {
+        let engine = engine(&limits, purpose, allocation)?;
+        Ok(Machine {
+            linker: run::linker(&engine)?,
+            ticker: Ticker::start(&engine)?,
+            limits,
+            purpose,
+            engine,
+        })
+    }
+}
+
+fn engine(limits: &Limits, purpose: Purpose, allocation: Allocation) -> wasmtime::Result<Engine> {
     let mut config = Config::new();
+    #[cfg(feature = "compiler")]
     config
-        .strategy(Strategy::Cranelift)
-        .cranelift_opt_level(OptLevel::Speed)
+        .strategy(wasmtime::Strategy::Cranelift)
+        .cranelift_opt_level(wasmtime::OptLevel::Speed)
         // The same bits on every processor, so that a run can be repeated anywhere.
-        .cranelift_nan_canonicalization(true)
+        .cranelift_nan_canonicalization(true);
+    config
         .concurrency_support(false)
         .epoch_interruption(true)
+        .consume_fuel(purpose == Purpose::Measure)
         .memory_init_cow(true)
         .wasm_backtrace_max_frames(None)
         .wasm_memory64(false)
         .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)
-        .wasm_tail_call(false)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+        .wasm_tail_call(false);
+    if allocation == Allocation::Pooled {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    }
     Engine::new(&config)
 }
 

@@ -6,6 +6,7 @@ use super::bindings::hookyard::plugin::types;
 use super::run::Run;
 use crate::event::Data;
 use crate::json::Json;
+use crate::plugin::{LogLevel, LogLine};
 
 const LOG_LINES_MAX: usize = 20;
 const LOG_BYTES_MAX: usize = 4 * 1024;
@@ -131,6 +132,13 @@ impl LogHost for Run {
         }
         message.truncate(message.floor_char_boundary(room));
         self.log_bytes += message.len();
-        self.log.push((level, message));
+        let level = match level {
+            Level::Trace => LogLevel::Trace,
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        self.log.push(LogLine { level, message });
     }
 }

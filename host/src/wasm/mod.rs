@@ -1,42 +1,76 @@
 //! Runs plugins. The only room that knows wasmtime.
 //!
-//! `check` makes sure that an upload is a plugin; `engine` says how code is compiled and instances are
-//! kept; `cache` keeps compiled code; `run` is one run of one plugin; `pipeline` is all the steps of a
-//! subscription, one after the other.
+//! `compiler` makes compiled code of an upload, in a process of its own: there, `check` makes sure that
+//! it is a plugin, `compile` compiles and tries it, and `image` keeps what it is once it is configured.
+//! `cache` keeps compiled code; `engine` says how instances are kept; `run` is one run of one plugin;
+//! `configured` knows which images are worth having; `pipeline` is all the steps of a subscription, one
+//! after the other.
 
 mod bindings;
 mod cache;
+#[cfg(feature = "compiler")]
 mod check;
+#[cfg(feature = "compiler")]
+mod compile;
+mod compiler;
+mod configured;
 mod engine;
+#[cfg(feature = "compiler")]
+mod image;
 mod imports;
 mod pipeline;
 mod run;
 mod standard;
+mod stopwatch;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
+use serde::{Deserialize, Serialize};
+use wasmtime::component::Component;
 
 use crate::plugin::{Digest, Manifest, World};
 use cache::Cache;
-use check::Contract;
-use engine::Ticker;
-use run::{Loaded, Run};
+use compiler::{About, Job};
+use configured::Maker;
+use engine::{Allocation, Machine};
+use run::Loaded;
 
-pub use check::Refusal;
-pub use engine::Limits;
-pub use pipeline::{Addressee, Outcome, Step};
+#[cfg(feature = "compiler")]
+pub use compiler::serve_one;
+pub use compiler::{Budget, Compiler};
+pub use engine::{Limits, Purpose};
+pub use pipeline::{Addressee, Outcome, Ran, Step, StepRun};
 pub use standard::STANDARD_PLUGINS;
+use standard::JAVASCRIPT;
 
-/// How many empty runs tell what one costs.
-const TRIALS: usize = 21;
 /// How many plugins are kept loaded.
 const LOADED_MAX: usize = 4_096;
+/// The largest script.
+const SCRIPT_BYTES_MAX: usize = 64 << 10;
+
+/// Why a file is not a plugin. `code` is stable; the text says what to do about it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refusal {
+    pub code: String,
+    pub detail: String,
+}
+
+impl Refusal {
+    pub fn new(code: &str, detail: impl Into<String>) -> Refusal {
+        Refusal { code: code.to_owned(), detail: detail.into() }
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal::new(fault.code(), fault.to_string())
+    }
+}
 
 /// Why a run has no verdict. Each kind has a code that people search by.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +122,8 @@ pub struct Uploaded {
     pub digest: Digest,
     pub world: World,
     pub manifest: Manifest,
+    /// The interfaces that it asks the router for.
+    pub imports: Vec<String>,
     pub compile_time: Duration,
     /// The median of a fresh instance that is asked nothing.
     pub empty_run_time: Duration,
@@ -98,14 +134,13 @@ pub type Files = Box<dyn Fn(Digest) -> anyhow::Result<Bytes> + Send + Sync>;
 
 /// The engine, and the plugins that are loaded into it.
 pub struct Runtime {
-    engine: Engine,
-    linker: Linker<Run>,
-    ticker: Ticker,
-    limits: Limits,
-    contract: Contract,
+    machine: Machine,
+    compiler: Compiler,
     cache: Cache,
     files: Files,
     loaded: RwLock<HashMap<Digest, Arc<Loaded>>>,
+    /// None where runs are measured: there, each of them is to cost all that it costs.
+    maker: OnceLock<Maker>,
     /// Compiling takes a core and much memory: one at a time.
     compiling: Mutex<()>,
 }
@@ -118,48 +153,89 @@ impl Runtime {
     /// The engine cannot be set up on this machine, or the folder cannot be used.
     pub fn new(
         limits: Limits,
+        purpose: Purpose,
+        compiler: Compiler,
         cache: &Path,
         key: [u8; 32],
         files: Files,
-    ) -> anyhow::Result<Runtime> {
-        let engine = engine::engine(&limits)?;
-        Ok(Runtime {
-            linker: run::linker(&engine)?,
-            ticker: Ticker::start(&engine)?,
-            limits,
-            contract: Contract::new(),
-            cache: Cache::open(cache, key, &engine)?,
+    ) -> anyhow::Result<Arc<Runtime>> {
+        let (allocation, folder) = match purpose {
+            Purpose::Serve => (Allocation::Pooled, cache.to_owned()),
+            Purpose::Measure => (Allocation::OnDemand, cache.join("measured")),
+        };
+        let runtime = Arc::new(Runtime {
+            machine: Machine::new(limits, purpose, allocation)?,
+            compiler,
+            cache: Cache::open(&folder, key)?,
             files,
             loaded: RwLock::default(),
+            maker: OnceLock::new(),
             compiling: Mutex::default(),
-            engine,
-        })
+        });
+        if purpose == Purpose::Serve {
+            let maker = Maker::start(Arc::downgrade(&runtime))?;
+            assert!(runtime.maker.set(maker).is_ok(), "it is set once");
+        }
+        Ok(runtime)
     }
 
     /// Checks, compiles and tries an uploaded file. Takes a moment: not for a thread that others wait for.
+    /// `known`: the one who uploads it has it already. To everybody else it must look new, whoever
+    /// may have uploaded it before.
     ///
     /// # Errors
     ///
     /// The file is not a plugin; the refusal says why.
-    pub fn upload(&self, file: &[u8]) -> Result<Uploaded, Refusal> {
+    pub fn upload(&self, file: &[u8], known: bool) -> Result<Uploaded, Refusal> {
         let digest = Digest::of(file);
-        let start = Instant::now();
-        let plugin = self.compile(digest, file)?;
-        let compile_time = start.elapsed();
-        let world = plugin.world().expect("the contract has been checked");
+        let cached = if known { self.cache.load(&self.machine.engine, digest) } else { None };
+        let (plugin, about) = match cached {
+            Some((component, about)) => {
+                (Loaded::new(&self.machine, &component, about.manifest.clone())?, about)
+            }
+            None => self.compile(&self.job(), digest, file)?,
+        };
+        self.keep(digest, plugin);
+        Ok(Uploaded {
+            digest,
+            world: about.world,
+            manifest: about.manifest,
+            imports: about.imports,
+            compile_time: about.compile_time,
+            empty_run_time: about.empty_run_time,
+        })
+    }
 
-        let mut times = Vec::with_capacity(TRIALS);
-        for _ in 0..TRIALS {
-            let start = Instant::now();
-            plugin
-                .empty_run(self)
-                .map_err(|fault| Refusal::new(fault.code(), fault.to_string()))?;
-            times.push(start.elapsed());
+    /// The same for a script in JavaScript, which the plugin `javascript` runs.
+    ///
+    /// # Errors
+    ///
+    /// It is not a script that makes a plugin.
+    pub fn upload_script(&self, file: &[u8]) -> Result<Uploaded, Refusal> {
+        let digest = Digest::of(file);
+        let script = script(file).ok_or_else(|| {
+            Refusal::new("not-a-script", "the script is empty, or it is not text in UTF-8")
+        })?;
+        if script.len() > SCRIPT_BYTES_MAX {
+            let detail = format!("the script is larger than {SCRIPT_BYTES_MAX} bytes");
+            return Err(Refusal::new("too-large", detail));
         }
-        times.sort_unstable();
+        let interpreter = self.interpreter()?;
+        let start = Instant::now();
+        let plugin = interpreter.of_script(&self.machine, script)?;
+        let compile_time = start.elapsed();
         let manifest = plugin.manifest.clone();
-        self.keep(plugin);
-        Ok(Uploaded { digest, world, manifest, compile_time, empty_run_time: times[TRIALS / 2] })
+        let start = Instant::now();
+        plugin.empty_run(&self.machine)?;
+        self.keep(digest, plugin);
+        Ok(Uploaded {
+            digest,
+            world: World::Both,
+            manifest,
+            imports: Vec::new(),
+            compile_time,
+            empty_run_time: start.elapsed(),
+        })
     }
 
     /// Tries whether a plugin takes a configuration that fits its schema.
@@ -168,7 +244,7 @@ impl Runtime {
     ///
     /// What the plugin says against it, or why it could not be asked.
     pub fn try_configuration(&self, digest: Digest, config: &str) -> Result<(), Fault> {
-        self.plugin(digest)?.configure(self, config)
+        self.plugin(digest)?.configure(&self.machine, config)
     }
 
     fn plugin(&self, digest: Digest) -> Result<Arc<Loaded>, Fault> {
@@ -177,17 +253,36 @@ impl Runtime {
             return Ok(Arc::clone(plugin));
         }
         drop(loaded);
-        let plugin = match self.cache.load(&self.engine, digest) {
-            Some(component) => Loaded::new(self, digest, &component)?,
+        let plugin = match self.cache.load(&self.machine.engine, digest) {
+            Some((component, about)) => Loaded::new(&self.machine, &component, about.manifest)?,
             None => {
-                let file = (self.files)(digest).map_err(|err| Fault::Host(format!("{err:#}")))?;
-                self.compile(digest, &file).map_err(|refusal| Fault::Host(refusal.detail))?
+                let file = self.file(digest)?;
+                match script(&file) {
+                    Some(script) => self.interpreter()?.of_script(&self.machine, script)?,
+                    None => {
+                        let compiled = self.compile(&self.job(), digest, &file);
+                        compiled.map_err(|refusal| Fault::Host(refusal.detail))?.0
+                    }
+                }
             }
         };
-        Ok(self.keep(plugin))
+        Ok(self.keep(digest, plugin))
     }
 
-    fn keep(&self, plugin: Loaded) -> Arc<Loaded> {
+    /// The plugin that runs scripts.
+    fn interpreter(&self) -> Result<Arc<Loaded>, Fault> {
+        self.plugin(Digest::of(JAVASCRIPT))
+    }
+
+    fn file(&self, digest: Digest) -> Result<Bytes, Fault> {
+        let standard = STANDARD_PLUGINS.iter().find(|(_, file)| Digest::of(file) == digest);
+        match standard {
+            Some((_, file)) => Ok(Bytes::from_static(file)),
+            None => (self.files)(digest).map_err(|err| Fault::Host(format!("{err:#}"))),
+        }
+    }
+
+    fn keep(&self, digest: Digest, plugin: Loaded) -> Arc<Loaded> {
         let plugin = Arc::new(plugin);
         let mut loaded = self.loaded.write().expect("no holder of this lock panics");
         if loaded.len() >= LOADED_MAX {
@@ -195,31 +290,36 @@ impl Runtime {
             let any = loaded.keys().next().copied();
             any.map(|digest| loaded.remove(&digest));
         }
-        loaded.insert(plugin.digest, Arc::clone(&plugin));
+        loaded.insert(digest, Arc::clone(&plugin));
         plugin
     }
 
-    fn compile(&self, digest: Digest, file: &[u8]) -> Result<Loaded, Refusal> {
-        let refused = |fault: Fault| Refusal::new(fault.code(), fault.to_string());
-        let component = self.contract.component(file)?;
-        if let Some(component) = self.cache.load(&self.engine, digest) {
-            return Loaded::new(self, digest, &component).map_err(refused);
-        }
-        let code = {
-            let _one = self.compiling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            self.engine.precompile_component(&component).map_err(|err| {
-                Refusal::new("cannot-compile", format!("the file cannot be compiled: {err:#}"))
-            })?
+    fn job(&self) -> Job {
+        Job { purpose: self.machine.purpose, limits: self.machine.limits, config: None }
+    }
+
+    /// Has a file compiled, and keeps the code under a name.
+    fn compile(&self, job: &Job, name: Digest, file: &[u8]) -> Result<(Loaded, About), Refusal> {
+        let compiled = {
+            let _one = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+            self.compiler.compile(job, file)?
         };
-        if let Err(err) = self.cache.store(digest, &code) {
-            tracing::warn!(%digest, %err, "a compiled plugin cannot be kept");
+        if let Err(err) = self.cache.store(name, &compiled) {
+            tracing::warn!(%name, %err, "a compiled plugin cannot be kept");
         }
-        #[expect(unsafe_code, reason = "these bytes were compiled a moment ago")]
-        let component = unsafe { Component::deserialize(&self.engine, &code) };
+        #[expect(unsafe_code, reason = "these bytes were compiled for us a moment ago")]
+        let component = unsafe { Component::deserialize(&self.machine.engine, &compiled.code) };
         let component =
             component.map_err(|err| Refusal::new("cannot-compile", format!("{err:#}")))?;
-        Loaded::new(self, digest, &component).map_err(refused)
+        let plugin = Loaded::new(&self.machine, &component, compiled.about.manifest.clone())?;
+        Ok((plugin, compiled.about))
     }
+}
+
+/// The text of a file that is a script: WebAssembly is not text.
+fn script(file: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(file).ok()?;
+    (!text.contains('\0') && !text.trim().is_empty()).then_some(text)
 }
 
 #[cfg(test)]
@@ -237,14 +337,18 @@ mod tests {
         }
     }
 
-    fn runtime(folder: &Path) -> Runtime {
+    fn open(folder: &Path, key: [u8; 32], files: Files) -> Arc<Runtime> {
+        Runtime::new(limits(), Purpose::Serve, Compiler::Here, folder, key, files).unwrap()
+    }
+
+    fn runtime(folder: &Path) -> Arc<Runtime> {
         let files: Files = Box::new(|digest| {
             let standard = STANDARD_PLUGINS.iter().find(|(_, file)| Digest::of(file) == digest);
             standard
                 .map(|(_, file)| Bytes::from_static(file))
                 .ok_or(anyhow::anyhow!("no such file"))
         });
-        Runtime::new(limits(), folder, [7; 32], files).unwrap()
+        open(folder, [7; 32], files)
     }
 
     /// The only file in the cache.
@@ -256,11 +360,16 @@ mod tests {
         first
     }
 
+    /// What is in a file of the cache beside its tag and how long it took to make it.
+    fn code(file: &[u8]) -> &[u8] {
+        compiler::read_message::<About>(&file[32..]).unwrap().1
+    }
+
     #[test]
     fn compiled_code_that_was_changed_is_not_loaded_but_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let (_, filter) = STANDARD_PLUGINS.iter().find(|(name, _)| *name == "filter").unwrap();
-        runtime(folder.path()).upload(filter).unwrap();
+        runtime(folder.path()).upload(filter, true).unwrap();
         let path = compiled(folder.path());
         let made = std::fs::read(&path).unwrap();
         for at in [0, 40, made.len() / 2, made.len() - 1] {
@@ -270,15 +379,15 @@ mod tests {
             std::fs::write(&path, &changed).unwrap();
             let config = r#"{"when": {"at": "/a", "exists": true}}"#;
             runtime(folder.path()).try_configuration(Digest::of(filter), config).unwrap();
-            assert_eq!(std::fs::read(&path).unwrap(), made, "byte {at}");
+            assert!(code(&std::fs::read(&path).unwrap()) == code(&made), "byte {at}");
         }
         // Somebody else's code is no better for being whole.
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, &made).unwrap();
         let files: Files = Box::new(|_| Ok(Bytes::from_static(STANDARD_PLUGINS[2].1)));
-        let other = Runtime::new(limits(), folder.path(), [8; 32], files).unwrap();
+        let other = open(folder.path(), [8; 32], files);
         other.try_configuration(Digest::of(filter), "{}").unwrap_err();
-        assert_ne!(std::fs::read(&path).unwrap(), made);
+        assert!(std::fs::read(&path).unwrap() != made);
     }
 
     #[test]

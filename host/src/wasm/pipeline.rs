@@ -1,6 +1,7 @@
 //! All the steps of a pipeline on one event.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -8,12 +9,13 @@ use super::bindings::hookyard::plugin::types::{
     self, CallContext, Decision, NewData, Output, Verdict,
 };
 use super::imports::SEARCHED_BYTES_MAX;
-use super::run::{Answer, Input, Stopwatch};
+use super::run::{Answer, Cost, Input};
+use super::stopwatch::Stopwatch;
 use super::{Fault, Runtime};
 use crate::delivery::Reason;
 use crate::event::{Content, Data, Event};
 use crate::json::Json;
-use crate::plugin::Digest;
+use crate::plugin::{Digest, LogLine};
 
 /// The most parts that an event can be split into.
 const PARTS_MAX: usize = 64;
@@ -37,6 +39,32 @@ pub enum Outcome {
     Fail(Reason),
 }
 
+/// What one run of a step has taken, and what the plugin has said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepRun {
+    /// Which step of the pipeline, from 0.
+    pub step: usize,
+    pub plugin: Digest,
+    /// On the clock, with the making of the instance.
+    pub time: Duration,
+    /// The most memory that it had.
+    pub memory_bytes: usize,
+    /// The data that came out, where they are not the ones that went in.
+    pub output_bytes: usize,
+    /// What it cost after `configure`, the same on every machine; none where that is not counted.
+    pub fuel: Option<u64>,
+    pub log: Vec<LogLine>,
+    /// The code of what went wrong, when it has no verdict.
+    pub fault: Option<&'static str>,
+}
+
+/// All the runs of a pipeline on one event.
+#[derive(Debug)]
+pub struct Ran {
+    pub outcome: Outcome,
+    pub runs: Vec<StepRun>,
+}
+
 /// For whom a pipeline runs; the same for all attempts of a delivery.
 #[derive(Clone, Debug)]
 pub struct Addressee<'a> {
@@ -56,6 +84,18 @@ impl Runtime {
         event: &Arc<Event>,
         steps: &[Step],
         addressee: &Addressee<'_>,
+    ) -> Result<Ran, Fault> {
+        let mut runs = Vec::new();
+        let outcome = self.outcome(event, steps, addressee, &mut runs)?;
+        Ok(Ran { outcome, runs })
+    }
+
+    fn outcome(
+        &self,
+        event: &Arc<Event>,
+        steps: &[Step],
+        addressee: &Addressee<'_>,
+        runs: &mut Vec<StepRun>,
     ) -> Result<Outcome, Fault> {
         let context = CallContext {
             subscription: addressee.subscription.to_owned(),
@@ -63,7 +103,7 @@ impl Runtime {
             locale: addressee.locale.map(str::to_owned),
             received_ms: event.accepted_at_ms.unsigned_abs(),
         };
-        let mut clock = Stopwatch::start(self.limits.pipeline_budget());
+        let mut clock = Stopwatch::start(self.machine.limits.pipeline_budget());
         let mut parts = vec![Arc::clone(&event.content)];
         let mut dropped = None;
         for (at, step) in steps.iter().enumerate() {
@@ -72,50 +112,67 @@ impl Runtime {
                 if let Err(fault) = clock.check() {
                     return failed(at, step, fault);
                 }
-                match self.step(event, &content, step, &context) {
-                    Ok(Verdict::Pass) => next.push(content),
-                    Ok(Verdict::Drop(reason)) => dropped = Some(reason),
-                    Ok(Verdict::Fail(reason)) => return Ok(Outcome::Fail(reason.into())),
-                    Ok(Verdict::Replace(output)) => {
-                        match self.outputs(&content, [(None, output)]) {
-                            Ok(changed) => next.extend(changed),
-                            Err(fault) => return failed(at, step, fault),
-                        }
-                    }
-                    Ok(Verdict::Split(outputs)) => match self.split(&content, outputs) {
-                        Ok(changed) => next.extend(changed),
-                        Err(fault) => return failed(at, step, fault),
-                    },
+                let input = Input { event: Arc::clone(event), content: Arc::clone(&content) };
+                let (answer, cost) = self.step(input, step, &context)?;
+                let done = answer.and_then(|answer| self.carry_out(&content, answer));
+                let changed = done.as_ref().map_or(0, |done| done.bytes_beside(&content));
+                let fault = done.as_ref().err().map(Fault::code);
+                runs.push(run(at, step, cost, changed, fault));
+                match done {
+                    Ok(Done::Go(contents)) => next.extend(contents),
+                    Ok(Done::Drop(reason)) => dropped = Some(reason),
+                    Ok(Done::Fail(reason)) => return Ok(Outcome::Fail(reason)),
                     Err(fault) => return failed(at, step, fault),
                 }
             }
             if next.len() > PARTS_MAX {
                 let fault = Fault::Verdict(format!("more than {PARTS_MAX} parts of one event"));
+                if let Some(last) = runs.last_mut() {
+                    last.fault = Some(fault.code());
+                }
                 return failed(at, step, fault);
             }
             parts = next;
         }
         Ok(match dropped {
-            Some(reason) if parts.is_empty() => {
-                Outcome::Drop(reason.map_or_else(|| Reason::code("dropped"), Reason::from))
-            }
+            Some(reason) if parts.is_empty() => Outcome::Drop(reason),
             _ => Outcome::Deliver(parts),
         })
     }
 
+    /// # Errors
+    ///
+    /// The plugin cannot be had; what comes of running it is part of the answer.
     fn step(
         &self,
-        event: &Arc<Event>,
-        content: &Arc<Content>,
+        input: Input,
         step: &Step,
         context: &CallContext,
-    ) -> Result<Verdict, Fault> {
-        let input = Input { event: Arc::clone(event), content: Arc::clone(content) };
-        match self.plugin(step.plugin)?.run(self, input, &step.config, context)? {
-            Answer::Filter(Decision::Accept) => Ok(Verdict::Pass),
-            Answer::Filter(Decision::Reject(reason)) => Ok(Verdict::Drop(reason)),
-            Answer::Transform(verdict) => Ok(verdict),
+    ) -> Result<(Result<Answer, Fault>, Cost), Fault> {
+        match self.configured(step) {
+            Ok((plugin, config)) => Ok(plugin.run(&self.machine, input, config, context)),
+            Err(fault @ Fault::Host(_)) => Err(fault),
+            Err(fault) => Ok((Err(fault), Cost::default())),
         }
+    }
+
+    fn carry_out(&self, content: &Arc<Content>, answer: Answer) -> Result<Done, Fault> {
+        let reason = |it: Option<types::Reason>| {
+            it.map_or_else(|| Reason::code("dropped"), Reason::from)
+        };
+        Ok(match answer {
+            Answer::Filter(Decision::Accept) | Answer::Transform(Verdict::Pass) => {
+                Done::Go(vec![Arc::clone(content)])
+            }
+            Answer::Filter(Decision::Reject(it)) | Answer::Transform(Verdict::Drop(it)) => {
+                Done::Drop(reason(it))
+            }
+            Answer::Transform(Verdict::Fail(it)) => Done::Fail(it.into()),
+            Answer::Transform(Verdict::Replace(output)) => {
+                Done::Go(self.outputs(content, [(None, output)])?)
+            }
+            Answer::Transform(Verdict::Split(outputs)) => Done::Go(self.split(content, outputs)?),
+        })
     }
 
     fn split(
@@ -140,7 +197,7 @@ impl Runtime {
         outputs: impl IntoIterator<Item = (Option<usize>, Output)>,
     ) -> Result<Vec<Arc<Content>>, Fault> {
         let data_bytes = content.data.as_ref().map_or(0, |data| data.bytes().len());
-        let bytes_max = self.limits.output_bytes(data_bytes);
+        let bytes_max = self.machine.limits.output_bytes(data_bytes);
         let mut work = SEARCHED_BYTES_MAX;
         let mut bytes = 0;
         let mut contents = Vec::new();
@@ -155,6 +212,33 @@ impl Runtime {
         }
         Ok(contents)
     }
+}
+
+/// What one step comes to.
+enum Done {
+    Go(Vec<Arc<Content>>),
+    Drop(Reason),
+    Fail(Reason),
+}
+
+impl Done {
+    /// How many bytes of data it made that are not the ones of `before`.
+    fn bytes_beside(&self, before: &Arc<Content>) -> usize {
+        let Done::Go(contents) = self else { return 0 };
+        let changed = contents.iter().filter(|it| !Arc::ptr_eq(it, before));
+        changed.map(|it| it.data.as_ref().map_or(0, |data| data.bytes().len())).sum()
+    }
+}
+
+fn run(
+    at: usize,
+    step: &Step,
+    cost: Cost,
+    output_bytes: usize,
+    fault: Option<&'static str>,
+) -> StepRun {
+    let Cost { time, memory_bytes, fuel, log } = cost;
+    StepRun { step: at, plugin: step.plugin, time, memory_bytes, output_bytes, fuel, log, fault }
 }
 
 /// A fault is the end of this delivery, unless the host is to blame for it.

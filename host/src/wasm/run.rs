@@ -1,30 +1,31 @@
 //! One run: a fresh instance, what it may ask of the host, and what becomes of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-use wasmtime::component::{InstancePre, Linker};
+use wasmtime::component::{Component, Instance, InstancePre, Linker};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, Trap, UpdateDeadline};
 
 use super::bindings::Plugin;
 use super::bindings::exports::hookyard::plugin::{filter, lifecycle, transform};
-use super::bindings::hookyard::plugin::log::Level;
 use super::bindings::hookyard::plugin::types::{CallContext, Decision, Verdict};
-use super::engine::Limits;
+use super::configured::Images;
+use super::engine::{Limits, Machine, Purpose};
 use super::imports::SearchedTooMuch;
-use super::{Fault, Runtime};
+use super::stopwatch::cpu_time;
+use super::Fault;
 use crate::event::{Content, Event};
 use crate::json::Json;
-use crate::plugin::{Digest, Manifest, World};
-
-/// Before this there is nothing to measure.
-const STOPWATCH_MIN: Duration = Duration::from_millis(1);
+use crate::plugin::{LogLevel, LogLine, Manifest, World};
 
 /// A plugin that is compiled and linked, ready for runs.
 pub(super) struct Loaded {
-    pub(super) digest: Digest,
     pub(super) manifest: Manifest,
+    /// What it is after it has taken one configuration or another.
+    pub(super) images: Images,
+    /// The script that goes before each configuration, as JSON, where the plugin is a script.
+    pub(super) script: Option<Arc<str>>,
     pre: InstancePre<Run>,
     lifecycle: lifecycle::GuestIndices,
     filter: Option<filter::GuestIndices>,
@@ -38,14 +39,25 @@ pub(super) enum Answer {
     Transform(Verdict),
 }
 
+/// What a run has taken, and what the plugin has said.
+#[derive(Default)]
+pub(super) struct Cost {
+    pub(super) time: Duration,
+    pub(super) memory_bytes: usize,
+    /// None where the engine does not count it.
+    pub(super) fuel: Option<u64>,
+    pub(super) log: Vec<LogLine>,
+}
+
 /// The host's side of one run.
 pub(super) struct Run {
     pub(super) event: Option<Input>,
     pub(super) reads: Option<Arc<[String]>>,
     pub(super) searched_bytes: usize,
     memory_bytes_max: usize,
+    memory_bytes: usize,
     memory_refused: bool,
-    pub(super) log: Vec<(Level, String)>,
+    pub(super) log: Vec<LogLine>,
     pub(super) log_bytes: usize,
     budget: Duration,
     /// The thread's CPU time at the first tick of the current call.
@@ -67,32 +79,48 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Run>>
 }
 
 impl Loaded {
-    /// Links a component and asks it what it is.
+    /// Links a component, which said this of itself.
     pub(super) fn new(
-        runtime: &Runtime,
-        digest: Digest,
-        component: &wasmtime::component::Component,
+        machine: &Machine,
+        component: &Component,
+        manifest: Manifest,
     ) -> Result<Loaded, Fault> {
         let unfit = |err: wasmtime::Error| Fault::Unfit(format!("{err:#}"));
-        let pre = runtime.linker.instantiate_pre(component).map_err(unfit)?;
-        let manifest = Manifest {
-            name: String::new(),
-            version: String::new(),
-            summary: String::new(),
-            config_schema: None,
-            reads: None,
-        };
-        let mut loaded = Loaded {
-            digest,
-            manifest,
+        let pre = machine.linker.instantiate_pre(component).map_err(unfit)?;
+        Ok(Loaded {
             lifecycle: lifecycle::GuestIndices::new(&pre).map_err(unfit)?,
             filter: filter::GuestIndices::new(&pre).ok(),
             transform: transform::GuestIndices::new(&pre).ok(),
-            reads: None,
+            reads: manifest.reads.clone().map(Arc::from),
+            script: None,
+            images: Images::default(),
+            manifest,
             pre,
+        })
+    }
+
+    /// The plugin that a script is, by the plugin that runs scripts.
+    ///
+    /// # Errors
+    ///
+    /// The script is wrong.
+    pub(super) fn of_script(&self, machine: &Machine, script: &str) -> Result<Loaded, Fault> {
+        let text = serde_json::to_string(script).expect("a text is always JSON");
+        let mut loaded = Loaded {
+            manifest: Manifest::default(),
+            images: Images::default(),
+            script: Some(text.into()),
+            pre: self.pre.clone(),
+            lifecycle: self.lifecycle.clone(),
+            filter: self.filter.clone(),
+            transform: self.transform.clone(),
+            reads: None,
         };
-        loaded.manifest = loaded.describe(runtime)?;
-        loaded.reads = loaded.manifest.reads.clone().map(Arc::from);
+        let mut call = Call::new(machine, &loaded, None)?;
+        call.configure("null")?;
+        let manifest = call.describe()?;
+        loaded.reads = manifest.reads.clone().map(Arc::from);
+        loaded.manifest = manifest;
         Ok(loaded)
     }
 
@@ -105,10 +133,110 @@ impl Loaded {
         }
     }
 
-    fn describe(&self, runtime: &Runtime) -> Result<Manifest, Fault> {
-        let mut call = Call::new(runtime, self, None)?;
-        let it = call.within(runtime.limits.configure_ms, |store, instance| {
-            self.lifecycle.load(&mut *store, instance)?.call_describe(store)
+    /// What `configure` is called with: for a script, the script and its configuration.
+    pub(super) fn whole_config<'a>(&self, config: &'a str) -> Cow<'a, str> {
+        match &self.script {
+            Some(script) => Cow::Owned(format!(r#"{{"script":{script},"config":{config}}}"#)),
+            None => Cow::Borrowed(config),
+        }
+    }
+
+    pub(super) fn describe(&self, machine: &Machine) -> Result<Manifest, Fault> {
+        Call::new(machine, self, None)?.describe()
+    }
+
+    /// Makes an instance and lets it go: what a run costs before the plugin does anything.
+    pub(super) fn empty_run(&self, machine: &Machine) -> Result<(), Fault> {
+        Call::new(machine, self, None).map(|_| ())
+    }
+
+    /// Tries whether the plugin takes a configuration.
+    pub(super) fn configure(&self, machine: &Machine, config: &str) -> Result<(), Fault> {
+        Call::new(machine, self, None)?.configure(config)
+    }
+
+    /// Runs the filter and then, when it accepts, the transform. Without a configuration, the plugin is
+    /// an image that has taken it.
+    pub(super) fn run(
+        &self,
+        machine: &Machine,
+        input: Input,
+        config: Option<&str>,
+        context: &CallContext,
+    ) -> (Result<Answer, Fault>, Cost) {
+        let start = Instant::now();
+        let mut call = match Call::new(machine, self, Some(&input)) {
+            Ok(call) => call,
+            Err(fault) => {
+                return (Err(fault), Cost { time: start.elapsed(), ..Cost::default() });
+            }
+        };
+        let configured = config.map_or(Ok(()), |config| call.configure(config));
+        let fuel = call.fuel_left();
+        // What a plugin is after `configure` does not depend on the event, so that it can be kept.
+        call.store.data_mut().event = Some(input);
+        let answer = configured.and_then(|()| call.answer(context));
+        let used = fuel.zip(call.fuel_left()).map(|(before, after)| before - after);
+        let run = call.store.into_data();
+        let cost = Cost {
+            time: start.elapsed(),
+            memory_bytes: run.memory_bytes,
+            fuel: used,
+            log: run.log,
+        };
+        (answer, cost)
+    }
+}
+
+/// An instance, and the plugin that it is of.
+pub(super) struct Call<'a> {
+    machine: &'a Machine,
+    plugin: &'a Loaded,
+    store: Store<Run>,
+    instance: Instance,
+}
+
+impl Call<'_> {
+    /// `input` only tells how much may be answered.
+    pub(super) fn new<'a>(
+        machine: &'a Machine,
+        plugin: &'a Loaded,
+        input: Option<&Input>,
+    ) -> Result<Call<'a>, Fault> {
+        machine.ticker.run_begins();
+        let limits = &machine.limits;
+        let data_bytes = input.and_then(|it| it.content.data.as_ref());
+        let output_bytes = limits.output_bytes(data_bytes.map_or(0, |it| it.bytes().len()));
+        let mut store = Store::new(&machine.engine, Run::new(plugin.reads.clone(), limits));
+        store.limiter(|run| run);
+        store.set_hostcall_fuel(output_bytes);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(on_tick);
+        store.data_mut().budget = Duration::from_millis(limits.configure_ms);
+        if machine.purpose == Purpose::Measure {
+            store.set_fuel(u64::MAX).expect("this engine counts fuel");
+        }
+        match plugin.pre.instantiate(&mut store) {
+            Ok(instance) => Ok(Call { machine, plugin, store, instance }),
+            Err(err) => Err(fault(&store, &err)),
+        }
+    }
+
+    /// The instance, for whoever wants to look at it from outside.
+    pub(super) fn into_parts(mut self) -> (Store<Run>, Instance) {
+        self.store.set_hostcall_fuel(usize::MAX);
+        self.store.data_mut().budget = Duration::MAX;
+        (self.store, self.instance)
+    }
+
+    fn fuel_left(&self) -> Option<u64> {
+        self.store.get_fuel().ok()
+    }
+
+    fn describe(&mut self) -> Result<Manifest, Fault> {
+        let plugin = self.plugin;
+        let it = self.within(self.machine.limits.configure_ms, |store, instance| {
+            plugin.lifecycle.load(&mut *store, instance)?.call_describe(store)
         })?;
         let schema = it.config_schema.map(|text| {
             let json = Json::parse(text.into())
@@ -124,120 +252,43 @@ impl Loaded {
         })
     }
 
-    /// Makes an instance and lets it go: what a run costs before the plugin does anything.
-    pub(super) fn empty_run(&self, runtime: &Runtime) -> Result<(), Fault> {
-        Call::new(runtime, self, None).map(|_| ())
+    pub(super) fn configure(&mut self, config: &str) -> Result<(), Fault> {
+        let plugin = self.plugin;
+        let config = plugin.whole_config(config);
+        self.within(self.machine.limits.configure_ms, |store, instance| {
+            plugin.lifecycle.load(&mut *store, instance)?.call_configure(store, &config)
+        })?
+        .map_err(Fault::Configuration)
     }
 
-    /// Tries whether the plugin takes a configuration.
-    pub(super) fn configure(&self, runtime: &Runtime, config: &str) -> Result<(), Fault> {
-        Call::new(runtime, self, None)?.configure(config)
-    }
-
-    /// Runs the filter and then, when it accepts, the transform.
-    pub(super) fn run(
-        &self,
-        runtime: &Runtime,
-        input: Input,
-        config: &str,
-        context: &CallContext,
-    ) -> Result<Answer, Fault> {
-        let mut call = Call::new(runtime, self, Some(input))?;
-        call.configure(config)?;
-        if let Some(filter) = &self.filter {
-            let decision = call.within(runtime.limits.filter_ms, |store, instance| {
+    fn answer(&mut self, context: &CallContext) -> Result<Answer, Fault> {
+        let (plugin, limits) = (self.plugin, self.machine.limits);
+        if let Some(filter) = &plugin.filter {
+            let decision = self.within(limits.filter_ms, |store, instance| {
                 filter.load(&mut *store, instance)?.call_filter(store, context)
             })?;
-            if self.transform.is_none() || matches!(decision, Decision::Reject(_)) {
+            if plugin.transform.is_none() || matches!(decision, Decision::Reject(_)) {
                 return Ok(Answer::Filter(decision));
             }
         }
-        let transform = self.transform.as_ref().expect("a plugin has a filter or a transform");
-        let verdict = call.within(runtime.limits.transform_ms, |store, instance| {
+        let transform = plugin.transform.as_ref().expect("a plugin has a filter or a transform");
+        let verdict = self.within(limits.transform_ms, |store, instance| {
             transform.load(&mut *store, instance)?.call_transform(store, context)
         })?;
         Ok(Answer::Transform(verdict))
-    }
-}
-
-/// An instance, and the plugin that it is of.
-struct Call<'a> {
-    runtime: &'a Runtime,
-    plugin: &'a Loaded,
-    store: Store<Run>,
-    instance: wasmtime::component::Instance,
-}
-
-impl Call<'_> {
-    fn new<'a>(
-        runtime: &'a Runtime,
-        plugin: &'a Loaded,
-        event: Option<Input>,
-    ) -> Result<Call<'a>, Fault> {
-        runtime.ticker.run_begins();
-        let limits = &runtime.limits;
-        let data_bytes = event.as_ref().and_then(|it| it.content.data.as_ref());
-        let output_bytes = limits.output_bytes(data_bytes.map_or(0, |it| it.bytes().len()));
-        let mut store = Store::new(&runtime.engine, Run::new(event, plugin.reads.clone(), limits));
-        store.limiter(|run| run);
-        store.set_hostcall_fuel(output_bytes);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(on_tick);
-        store.data_mut().budget = Duration::from_millis(limits.configure_ms);
-        match plugin.pre.instantiate(&mut store) {
-            Ok(instance) => Ok(Call { runtime, plugin, store, instance }),
-            Err(err) => Err(fault(&store, &err)),
-        }
-    }
-
-    fn configure(&mut self, config: &str) -> Result<(), Fault> {
-        let plugin = self.plugin;
-        self.within(self.runtime.limits.configure_ms, |store, instance| {
-            plugin.lifecycle.load(&mut *store, instance)?.call_configure(store, config)
-        })?
-        .map_err(Fault::Configuration)
     }
 
     /// Makes one call of the guest within a budget of CPU time.
     fn within<T>(
         &mut self,
         budget_ms: u64,
-        call: impl FnOnce(&mut Store<Run>, &wasmtime::component::Instance) -> wasmtime::Result<T>,
+        call: impl FnOnce(&mut Store<Run>, &Instance) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         let run = self.store.data_mut();
         run.budget = Duration::from_millis(budget_ms);
         run.since = None;
         self.store.set_epoch_deadline(1);
         call(&mut self.store, &self.instance).map_err(|err| fault(&self.store, &err))
-    }
-}
-
-/// The CPU time of a pipeline on this thread.
-pub(super) struct Stopwatch {
-    budget: Duration,
-    start: Instant,
-    /// The thread's CPU time when first looked at: asking for it costs more than most runs.
-    since: Option<Duration>,
-}
-
-impl Stopwatch {
-    pub(super) fn start(budget: Duration) -> Stopwatch {
-        Stopwatch { budget, start: Instant::now(), since: None }
-    }
-
-    /// # Errors
-    ///
-    /// The budget is used up.
-    pub(super) fn check(&mut self) -> Result<(), Fault> {
-        if self.start.elapsed() < STOPWATCH_MIN {
-            return Ok(());
-        }
-        let now = cpu_time();
-        let since = *self.since.get_or_insert(now);
-        if now - since < self.budget {
-            return Ok(());
-        }
-        Err(Fault::Time { budget_ms: self.budget.as_millis() })
     }
 }
 
@@ -253,17 +304,12 @@ fn on_tick(mut store: StoreContextMut<'_, Run>) -> wasmtime::Result<UpdateDeadli
     })
 }
 
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
 /// Gives what went wrong its name.
 fn fault(store: &Store<Run>, err: &wasmtime::Error) -> Fault {
     let run = store.data();
     let last_words = || {
-        let error = run.log.iter().rev().find(|(level, _)| *level == Level::Error);
-        error.map_or_else(String::new, |(_, message)| format!(": {message}"))
+        let error = run.log.iter().rev().find(|it| it.level == LogLevel::Error);
+        error.map_or_else(String::new, |it| format!(": {}", it.message))
     };
     if err.is::<wasmtime::PoolConcurrencyLimitError>() {
         return Fault::Host(err.to_string());
@@ -284,12 +330,13 @@ fn fault(store: &Store<Run>, err: &wasmtime::Error) -> Fault {
 }
 
 impl Run {
-    fn new(event: Option<Input>, reads: Option<Arc<[String]>>, limits: &Limits) -> Run {
+    fn new(reads: Option<Arc<[String]>>, limits: &Limits) -> Run {
         Run {
-            event,
+            event: None,
             reads,
             searched_bytes: 0,
             memory_bytes_max: limits.memory_bytes_max,
+            memory_bytes: 0,
             memory_refused: false,
             log: Vec::new(),
             log_bytes: 0,
@@ -307,6 +354,9 @@ impl ResourceLimiter for Run {
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let fits = desired <= self.memory_bytes_max;
+        if fits {
+            self.memory_bytes = self.memory_bytes.max(desired);
+        }
         self.memory_refused |= !fits;
         Ok(fits)
     }

@@ -1,5 +1,8 @@
 //! The standard plugins, built from `plugins/` and carried in the binary.
 
+/// The plugin that runs scripts: one of those below.
+pub(super) const JAVASCRIPT: &[u8] = &[];
+
 /// Name and file of each.
 pub const STANDARD_PLUGINS: [(&str, &[u8]); 7] = [
     ("minimize", include_bytes!(concat!(env!("HOOKYARD_GUESTS"), "/minimize.wasm"))),

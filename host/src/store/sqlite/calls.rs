@@ -3,16 +3,16 @@
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::writer::Job;
-use super::{Sqlite, access, events, log, not_written, plugins, retention, subscriptions};
+use super::{Sqlite, access, events, log, not_written, retention, subscriptions};
 use crate::delivery::{Attempt, Delivery};
 use crate::event::{Event, Tenant};
-use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
+use crate::plugin::Digest;
+use crate::render::Rendering;
 use crate::store::{
     Accepted, DeliveryQuery, Due, NewEvent, Pruned, Record, Result, Retention, Store,
     SubscriptionVersion, Token, Unrouted,
@@ -148,90 +148,6 @@ impl Store for Sqlite {
         self.read(move |reader| subscriptions::changes(reader, &key, after)).await
     }
 
-    async fn add_plugin(
-        &self,
-        version: PluginVersion,
-        file: Option<Bytes>,
-        replaces: Option<Digest>,
-        changed: Vec<Subscription>,
-    ) -> Result<()> {
-        self.write(move |it| plugins::add(it, &version, file.as_deref(), replaces, changed)).await
-    }
-
-    async fn previous_plugin(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-    ) -> Result<Option<Digest>> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.read(move |reader| plugins::previous(reader, tenant.as_ref(), &name)).await
-    }
-
-    async fn deprecate_plugin(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-        digest: Digest,
-        reason: Option<String>,
-    ) -> Result<()> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.write(move |it| {
-            plugins::deprecate(it.connection, tenant.as_ref(), &name, digest, reason.as_deref())
-        })
-        .await
-    }
-
-    async fn delete_plugin(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-        digest: Digest,
-    ) -> Result<()> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.write(move |it| plugins::delete(it.connection, tenant.as_ref(), &name, digest)).await
-    }
-
-    async fn plugin_usage(&self, tenant: Option<&Tenant>) -> Result<(u64, u64)> {
-        let tenant = tenant.cloned();
-        self.read(move |reader| plugins::usage(reader, tenant.as_ref())).await
-    }
-
-    async fn plugins(&self, tenant: Option<&Tenant>) -> Result<Vec<PluginVersion>> {
-        let tenant = tenant.cloned();
-        self.read(move |reader| plugins::all(reader, tenant.as_ref())).await
-    }
-
-    async fn plugin_versions(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-    ) -> Result<Vec<PluginVersion>> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.read(move |reader| plugins::versions(reader, tenant.as_ref(), &name)).await
-    }
-
-    async fn find_plugin(
-        &self,
-        tenant: Option<&Tenant>,
-        it: &PluginRef,
-    ) -> Result<Option<PluginVersion>> {
-        let (tenant, it) = (tenant.cloned(), it.clone());
-        self.read(move |reader| plugins::find(reader, tenant.as_ref(), &it)).await
-    }
-
-    async fn followers(
-        &self,
-        tenant: Option<&Tenant>,
-        name: &PluginName,
-    ) -> Result<Vec<Subscription>> {
-        let (tenant, name, key) = (tenant.cloned(), name.clone(), Arc::clone(&self.key));
-        self.read(move |it| subscriptions::followers(it, &key, tenant.as_ref(), &name)).await
-    }
-
-    async fn plugin_file(&self, digest: Digest) -> Result<Option<Bytes>> {
-        self.read(move |reader| plugins::file(reader, digest)).await
-    }
-
     async fn create_token(&self, token: Token) -> Result<()> {
         self.write(move |writing| Ok(access::create_token(writing.connection, &token)?)).await
     }
@@ -305,6 +221,15 @@ impl Store for Sqlite {
     async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Arc<Event>>> {
         let tenant = tenant.clone();
         self.read(move |reader| events::by_id(reader, &tenant, id)).await
+    }
+
+    async fn events(&self, tenant: &Tenant, before: u64, limit: usize) -> Result<Vec<Unrouted>> {
+        let tenant = tenant.clone();
+        self.read(move |reader| events::newest(reader, &tenant, before, limit)).await
+    }
+
+    async fn rendering(&self, hash: Digest) -> Result<Option<Rendering>> {
+        self.read(move |reader| log::rendering(reader, hash)).await
     }
 
     async fn deliveries(

@@ -96,6 +96,24 @@ pub(super) fn unrouted(connection: &Connection, seqs: &[u64]) -> Result<Vec<Unro
     Ok(found)
 }
 
+pub(super) fn newest(
+    connection: &Connection,
+    tenant: &Tenant,
+    before: u64,
+    limit: usize,
+) -> Result<Vec<Unrouted>> {
+    let mut find = connection.prepare_cached(&format!(
+        "select {EVENT}, events.seq from events where tenant = ? and seq < ?
+         order by seq desc limit ?"
+    ))?;
+    let before = i64::try_from(before).unwrap_or(i64::MAX);
+    let found = find.query_map(params![tenant.as_str(), before, limit], |row| {
+        let seq = row.get(rows::EVENT_COLUMNS)?;
+        Ok(rows::event(row, 0)?.map(|event| Unrouted { seq, event }))
+    })?;
+    found.filter_map(Result::transpose).collect()
+}
+
 pub(super) fn by_id(
     connection: &Connection,
     tenant: &Tenant,

@@ -7,10 +7,13 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Result, Row, params, params_from_iter};
 use uuid::Uuid;
 
+use super::{plugin_log, quarantines};
 use super::rows::{self, EVENT, broken, digest, json, json_or_null, to_json, uuid};
 use super::writer::Writing;
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::Tenant;
+use crate::plugin::Digest;
+use crate::render::Rendering;
 use crate::store::{DeliveryQuery, Due, Record};
 
 const MINUTE_MS: i64 = 60_000;
@@ -34,8 +37,9 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
             let mut delivery = Cow::Borrowed(delivery.as_ref());
             if delivery.state == DeliveryState::Held
                 && is_active(writing.connection, delivery.subscription_id)?
+                && !quarantines::exists(writing.connection, delivery.subscription_id)?
             {
-                // It was resumed after the delivery had been found to be held.
+                // It was resumed, or its plugin is well again, since the delivery was found to be held.
                 let delivery = delivery.to_mut();
                 delivery.state = DeliveryState::Pending;
                 delivery.due_at_ms = Some(delivery.created_at_ms);
@@ -49,6 +53,7 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
             )?;
             count.execute(params![subscription.as_bytes(), at_ms / MINUTE_MS]).map(|_| ())
         }
+        Record::Log(it) => plugin_log::add(writing.connection, it),
         Record::Routed { tenant, seq } => {
             writing.known.routed(tenant, *seq);
             Ok(())
@@ -87,7 +92,7 @@ fn record_delivery(
                                  created_at_ms)
          values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          on conflict (id) do update set
-             body = excluded.body, state = excluded.state, reason = excluded.reason,
+             rendering = excluded.rendering, body = excluded.body, state = excluded.state, reason = excluded.reason,
              due_at_ms = excluded.due_at_ms, attempts = excluded.attempts,
              attempt_at_ms = excluded.attempt_at_ms,
              attempt_duration_ms = excluded.attempt_duration_ms,
@@ -212,24 +217,11 @@ pub(super) fn claim(
     limit: usize,
 ) -> Result<Vec<Due>> {
     let mut find = connection.prepare_cached(&format!(
-        "select {DELIVERY}, deliveries.tenant, deliveries.event_seq, renderings.definition, {EVENT}
-         from deliveries
-         join renderings on renderings.hash = deliveries.rendering
-         left join events on events.seq = deliveries.event_seq
-         where deliveries.subscription = ? and deliveries.due_at_ms <= ?
-         order by deliveries.due_at_ms, deliveries.seq limit ?"
+        "{} where deliveries.subscription = ? and deliveries.due_at_ms <= ?
+         order by deliveries.due_at_ms, deliveries.seq limit ?",
+        due()
     ))?;
-    let due = find.query_map(params![subscription.as_bytes(), now_ms, limit], |row| {
-        let next = DELIVERY_COLUMNS;
-        let gone = row.get_ref(next + 3)?.as_bytes_or_null()?.is_none();
-        Ok(Due {
-            tenant: rows::tenant(row, next)?,
-            event_seq: row.get(next + 1)?,
-            delivery: read(row)?,
-            event: if gone { None } else { rows::event(row, next + 3)? },
-            rendering: Arc::new(json(row, next + 2)?),
-        })
-    })?;
+    let due = find.query_map(params![subscription.as_bytes(), now_ms, limit], read_due)?;
     let due: Vec<Due> = due.collect::<Result<_>>()?;
     let mut take =
         connection.prepare_cached("update deliveries set due_at_ms = null where id = ?")?;
@@ -237,6 +229,43 @@ pub(super) fn claim(
         take.execute(params![it.delivery.id.as_bytes()])?;
     }
     Ok(due)
+}
+
+/// How deliveries are found that are read by [`read_due`].
+fn due() -> String {
+    format!(
+        "select {DELIVERY}, deliveries.tenant, deliveries.event_seq, renderings.definition, {EVENT}
+         from deliveries
+         join renderings on renderings.hash = deliveries.rendering
+         left join events on events.seq = deliveries.event_seq"
+    )
+}
+
+fn read_due(row: &Row<'_>) -> Result<Due> {
+    let next = DELIVERY_COLUMNS;
+    let gone = row.get_ref(next + 3)?.as_bytes_or_null()?.is_none();
+    Ok(Due {
+        tenant: rows::tenant(row, next)?,
+        event_seq: row.get(next + 1)?,
+        delivery: read(row)?,
+        event: if gone { None } else { rows::event(row, next + 3)? },
+        rendering: Arc::new(json(row, next + 2)?),
+    })
+}
+
+pub(super) fn oldest_held(connection: &Connection, subscription: Uuid) -> Result<Option<Due>> {
+    let sql = format!(
+        "{} where deliveries.subscription = ? and deliveries.state = 'held'
+         and deliveries.body is null order by deliveries.seq limit 1",
+        due()
+    );
+    let mut find = connection.prepare_cached(&sql)?;
+    find.query_row(params![subscription.as_bytes()], read_due).optional()
+}
+
+pub(super) fn rendering(connection: &Connection, hash: Digest) -> Result<Option<Rendering>> {
+    let sql = "select definition from renderings where hash = ?";
+    connection.query_row(sql, params![hash.0], |row| json(row, 0)).optional()
 }
 
 pub(super) fn deliveries(
@@ -267,6 +296,10 @@ pub(super) fn deliveries(
     if let Some(state) = query.state {
         sql.push_str(" and state = ?");
         values.push(state.as_str().to_owned().into());
+    }
+    if let Some(reason) = &query.reason {
+        sql.push_str(" and reason ->> 'code' = ? and state in ('filtered', 'failed', 'dead')");
+        values.push(reason.clone().into());
     }
     if let Some(before) = query.before {
         sql.push_str(" and seq < ?");

@@ -86,6 +86,29 @@ pub(super) fn previous(
         .optional()
 }
 
+pub(super) fn allow_rollback(
+    connection: &Connection,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+    allowed: bool,
+) -> crate::store::Result<()> {
+    let changed = connection.execute(
+        "update plugins set rolls_back = ? where tenant = ? and name = ?",
+        params![allowed, owner(tenant), name.as_str()],
+    )?;
+    if changed == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+}
+
+pub(super) fn rollback_allowed(
+    connection: &Connection,
+    tenant: Option<&Tenant>,
+    name: &PluginName,
+) -> Result<bool> {
+    connection
+        .prepare_cached("select 1 from plugins where tenant = ? and name = ? and rolls_back")?
+        .exists(params![owner(tenant), name.as_str()])
+}
+
 pub(super) fn deprecate(
     connection: &Connection,
     tenant: Option<&Tenant>,

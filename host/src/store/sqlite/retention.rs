@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-use super::access;
+use super::{access, plugin_log};
 use super::rows::to_json;
 use super::writer::Writing;
 use crate::delivery::Reason;
@@ -26,6 +26,7 @@ pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) ->
     more |= forget_payloads(connection, payloads_before, routed)?;
     more |= forget_deliveries(connection, attempts_before)?;
     more |= forget_events(connection, attempts_before, routed)?;
+    more |= plugin_log::forget(connection, now_ms - retention.payloads_ms, ROWS_MAX)?;
     connection
         .prepare_cached("delete from filtered where minute < ? / 60000")?
         .execute(params![attempts_before])?;
@@ -40,7 +41,7 @@ pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) ->
 const HELD_MAX_MS: i64 = 15 * 24 * 3_600 * 1_000;
 
 fn give_up_held(connection: &Connection, now_ms: i64) -> Result<bool> {
-    let reason = Reason::new("held-too-long", "the subscription was paused for more than 15 days");
+    let reason = Reason::new("held-too-long", "it was held for more than 15 days");
     let given_up = connection
         .prepare_cached(
             "update deliveries set state = 'dead', due_at_ms = null, reason = ?

@@ -54,6 +54,8 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> String {
 pub(super) const EVENT: &str = "events.id, events.tenant, events.format, events.attributes, \
      events.data_kind, events.data, events.alternate_ids, events.accepted_at_ms, events.revision";
 
+pub(super) const EVENT_COLUMNS: usize = 9;
+
 /// An event; none when its data are no longer kept.
 pub(super) fn event(row: &Row<'_>, first: usize) -> Result<Option<Arc<Event>>> {
     let kind: Option<String> = row.get(first + 4)?;

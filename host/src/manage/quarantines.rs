@@ -1,0 +1,195 @@
+//! Plugins that fail: their owner is told, they are replaced where that was allowed, and one held
+//! delivery is tried now and then, until the plugin is well again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
+
+use super::plugins::roll_back;
+use crate::app::{App, Signal};
+use crate::clock;
+use crate::event::{Attributes, Content, Data, OPERATIONAL_PREFIX, Tenant};
+use crate::health::Who;
+use crate::json::Json;
+use crate::plugin::{PluginName, PluginRef};
+use crate::render::{Rendered, render};
+use crate::store::{self, Due, NewEvent, Quarantine};
+use crate::subscription::Subscription;
+use crate::wasm::StepRun;
+
+/// How often there is a look at quarantines, where there are any.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How far apart trials are at most.
+const PROBE_WAIT_MAX_MS: i64 = 15 * 60_000;
+
+/// Works until it is told to stop.
+pub async fn mend(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut told = Vec::new();
+    loop {
+        let quarantines = app.health.quarantines();
+        told.retain(|id| quarantines.iter().any(|it| it.subscription == *id));
+        for it in &quarantines {
+            if let Err(err) = look_at(&app, it, &mut told).await {
+                tracing::warn!(subscription = %it.subscription, %err, "cannot mend; trying again");
+            }
+        }
+        let wait = if quarantines.is_empty() { Duration::MAX } else { LOOK_EVERY };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = app.health.changed.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn look_at(app: &Arc<App>, it: &Quarantine, told: &mut Vec<Uuid>) -> store::Result<()> {
+    let Some(subscription) = app.subscription(it.subscription) else {
+        app.health.lift(it.subscription);
+        return Ok(());
+    };
+    if !told.contains(&it.subscription) {
+        told.push(it.subscription);
+        announce(app, &it.tenant, "plugin.quarantined", about(it, &subscription)).await?;
+        replace(app, it, &subscription).await?;
+        return Ok(());
+    }
+    if !subscription.rendering.steps.iter().any(|step| step.plugin == it.plugin) {
+        return lift(app, it, &subscription, "the subscription runs another version").await;
+    }
+    if clock::now_ms() < it.probe_at_ms {
+        return Ok(());
+    }
+    let Some(due) = app.store.oldest_held(it.subscription).await? else {
+        return lift(app, it, &subscription, "nothing was held that it could be tried on").await;
+    };
+    match probe(app, &subscription, due).await {
+        Some(None) => lift(app, it, &subscription, "it has run on what it failed on").await,
+        Some(Some(fault)) => {
+            let mut again = it.clone();
+            again.probes += 1;
+            again.reason.code = fault.to_owned();
+            let wait = app.settings.plugin_probe_ms << again.probes.min(10);
+            again.probe_at_ms = clock::now_ms() + wait.min(PROBE_WAIT_MAX_MS);
+            app.store.put_quarantine(again.clone()).await?;
+            app.health.quarantine(again);
+            Ok(())
+        }
+        // There is no room on the workers now.
+        None => Ok(()),
+    }
+}
+
+/// The owner may have allowed that a version that fails makes way for the one before it.
+async fn replace(app: &Arc<App>, it: &Quarantine, subscription: &Subscription) -> store::Result<()> {
+    for step in subscription.format_steps.iter().chain(&subscription.steps) {
+        let PluginRef::Name(name) = &step.plugin else { continue };
+        let tenant = Some(&subscription.tenant);
+        let version = app.store.find_plugin(tenant, &step.plugin).await?;
+        let Some(version) = version.filter(|found| found.digest == it.plugin) else { continue };
+        let owner = version.tenant.as_ref();
+        if app.store.rollback_allowed(owner, name).await? {
+            roll_back_to_the_last(app, it, owner, name).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn roll_back_to_the_last(
+    app: &Arc<App>,
+    it: &Quarantine,
+    owner: Option<&Tenant>,
+    name: &PluginName,
+) -> store::Result<()> {
+    match roll_back(app, owner, name, Some(it.plugin)).await {
+        Ok(version) => {
+            let data = json!({"plugin": name, "from": it.plugin, "to": version.digest});
+            announce(app, &it.tenant, "plugin.rolledback", data).await
+        }
+        Err(refusal) => {
+            tracing::info!(%name, ?refusal, "a plugin that fails cannot be rolled back");
+            Ok(())
+        }
+    }
+}
+
+/// Runs the pipeline on a delivery that is held. Answers what went wrong, if something did; none when
+/// there was no room to run it.
+async fn probe(
+    app: &Arc<App>,
+    subscription: &Arc<Subscription>,
+    due: Due,
+) -> Option<Option<&'static str>> {
+    let Some(event) = due.event else { return Some(None) };
+    let (reply, answer) = oneshot::channel();
+    let work = {
+        let (app, subscription, event) =
+            (Arc::clone(app), Arc::clone(subscription), Arc::clone(&event));
+        move || {
+            let format = app.format(subscription.format);
+            // Nobody waits any more when the router stops.
+            let _ = reply.send(render(&app.runtime, format, &event, &subscription.rendering));
+        }
+    };
+    app.workers.submit(&due.tenant, 0, work).ok()?;
+    let (_, runs): (Rendered, Vec<StepRun>) = answer.await.ok()?.ok()?;
+    let fault = runs.iter().find_map(|run| run.fault);
+    let who = Who { tenant: &due.tenant, subscription: subscription.id, event: event.id };
+    app.health.count(who, runs, clock::now_ms());
+    Some(fault)
+}
+
+async fn lift(
+    app: &Arc<App>,
+    it: &Quarantine,
+    subscription: &Subscription,
+    why: &str,
+) -> store::Result<()> {
+    app.store.lift_quarantine(it.subscription, clock::now_ms()).await?;
+    app.health.lift(it.subscription);
+    // Without a dispatcher there is nobody to tell.
+    let _ = app.outgoing.send(Signal::Changed(vec![it.subscription])).await;
+    let mut data = about(it, subscription);
+    data["why"] = json!(why);
+    announce(app, &it.tenant, "plugin.recovered", data).await
+}
+
+fn about(it: &Quarantine, subscription: &Subscription) -> Value {
+    json!({
+        "subscription": subscription.id,
+        "name": subscription.name,
+        "plugin": it.plugin,
+        "reason": it.reason,
+        "since": clock::rfc3339(it.since_ms),
+    })
+}
+
+/// Publishes an event of our own to a tenant.
+async fn announce(app: &App, tenant: &Tenant, what: &str, data: Value) -> store::Result<()> {
+    let now_ms = clock::now_ms();
+    let id = Uuid::now_v7();
+    let pairs = [
+        ("specversion", "1.0".to_owned()),
+        ("id", id.to_string()),
+        ("source", "/hookyard".to_owned()),
+        ("type", format!("{OPERATIONAL_PREFIX}{what}")),
+        ("time", clock::rfc3339(now_ms)),
+        ("datacontenttype", "application/json".to_owned()),
+    ];
+    let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
+    let attributes = Attributes::new(pairs).expect("these are the attributes of an event");
+    let data = Some(Data::Json(Json::trusted(Bytes::from(data.to_string()))));
+    let event = NewEvent {
+        id,
+        tenant: tenant.clone(),
+        format: "cloudevents",
+        content: Arc::new(Content { attributes, data }),
+        profile: None,
+        alternate_ids: Vec::new(),
+        accepted_at_ms: now_ms,
+    };
+    app.store.accept(vec![event]).await.map(|_| ())
+}

@@ -1,0 +1,67 @@
+//! Subscriptions whose plugin failed so often that their deliveries are held.
+
+use rusqlite::{Connection, Result, params};
+use uuid::Uuid;
+
+use super::rows::{digest, tenant, uuid};
+use crate::delivery::Reason;
+use crate::store::Quarantine;
+
+pub(super) fn put(connection: &Connection, it: &Quarantine) -> Result<()> {
+    let mut put = connection.prepare_cached(
+        "insert or replace into quarantines
+             (subscription, tenant, digest, code, detail, since_ms, probes, probe_at_ms)
+         values (?, ?, ?, ?, ?, ?, ?, ?)",
+    )?;
+    put.execute(params![
+        it.subscription.as_bytes(),
+        it.tenant.as_str(),
+        it.plugin.0,
+        it.reason.code,
+        it.reason.detail.as_deref().unwrap_or_default(),
+        it.since_ms,
+        it.probes,
+        it.probe_at_ms,
+    ])
+    .map(|_| ())
+}
+
+pub(super) fn all(connection: &Connection) -> Result<Vec<Quarantine>> {
+    let mut all = connection.prepare_cached(
+        "select subscription, tenant, digest, code, detail, since_ms, probes, probe_at_ms
+         from quarantines",
+    )?;
+    let found = all.query_map((), |row| {
+        let (code, detail): (String, String) = (row.get(3)?, row.get(4)?);
+        Ok(Quarantine {
+            subscription: uuid(row, 0)?,
+            tenant: tenant(row, 1)?,
+            plugin: digest(row, 2)?,
+            reason: Reason::new(&code, detail),
+            since_ms: row.get(5)?,
+            probes: row.get(6)?,
+            probe_at_ms: row.get(7)?,
+        })
+    })?;
+    found.collect()
+}
+
+pub(super) fn exists(connection: &Connection, subscription: Uuid) -> Result<bool> {
+    connection
+        .prepare_cached("select 1 from quarantines where subscription = ?")?
+        .exists(params![subscription.as_bytes()])
+}
+
+pub(super) fn lift(connection: &Connection, subscription: Uuid, now_ms: i64) -> Result<()> {
+    connection.execute(
+        "delete from quarantines where subscription = ?",
+        params![subscription.as_bytes()],
+    )?;
+    connection.execute(
+        "update deliveries set state = 'pending', due_at_ms = ?2
+         where subscription = ?1 and state = 'held'
+         and exists (select 1 from subscriptions where id = ?1 and ended is null and state = 'active')",
+        params![subscription.as_bytes(), now_ms],
+    )?;
+    Ok(())
+}
