@@ -14,8 +14,10 @@ fn main() {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
     build_plugins(&workspace);
+    build_javascript(&workspace);
     name_wasmtime(&workspace.join("Cargo.lock"));
     list_schemas(&workspace.join("schemas"));
+    list_templates(&workspace.join("plugins"));
 }
 
 fn build_plugins(workspace: &Path) {
@@ -32,6 +34,18 @@ fn build_plugins(workspace: &Path) {
     println!("cargo::rustc-env=HOOKYARD_GUESTS={}", files.display());
 }
 
+/// The plugin that runs scripts is written in JavaScript itself.
+fn build_javascript(workspace: &Path) {
+    let target = workspace.join("target/javascript");
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR for a build script"));
+    let status = Command::new(workspace.join("plugins/javascript/build"))
+        .arg(&out)
+        .arg(target.join("node_modules"))
+        .status()
+        .expect("`plugins/javascript/build` can be run");
+    assert!(status.success(), "the plugin `javascript` cannot be built; `make setup` first");
+}
+
 /// The version of wasmtime goes into the names of what it compiles.
 fn name_wasmtime(lock: &Path) {
     let lock = fs::read_to_string(lock).expect("the workspace has a lock file");
@@ -40,27 +54,52 @@ fn name_wasmtime(lock: &Path) {
     println!("cargo::rustc-env=HOOKYARD_WASMTIME={version}");
 }
 
-/// Writes a table of every JSON file: its path below `schemas/`, and its text.
+/// Every JSON file below `schemas/`.
 fn list_schemas(schemas: &Path) {
-    let mut files = Vec::new();
-    collect(schemas, &mut files);
-    files.sort();
-    let rows = files.iter().map(|file| {
-        let name = file.strip_prefix(schemas).expect("the file was found below the folder");
-        format!("    ({:?}, include_str!({:?})),\n", name.display(), file.display())
-    });
-    let table = format!("&[\n{}]\n", rows.collect::<String>());
-    let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR for a build script");
-    fs::write(Path::new(&out).join("schemas.rs"), table).expect("OUT_DIR is ours");
+    let files = collect(schemas).into_iter();
+    let files = files.filter(|it| it.extension().is_some_and(|it| it == "json")).collect();
+    write("schemas.rs", &table(schemas, files));
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+/// What `hookyard plugin new` writes.
+fn list_templates(plugins: &Path) {
+    let (templates, sdk) = (plugins.join("templates"), plugins.join("sdk"));
+    let contract = plugins.join("wit/plugin.wit");
+    let constants = format!(
+        "const TEMPLATES: &[(&str, &str)] = {};\nconst SDK: &[(&str, &str)] = {};\n\
+         const CONTRACT: &str = include_str!({:?});\n",
+        table(&templates, collect(&templates)),
+        table(&sdk, collect(&sdk)),
+        contract.display()
+    );
+    write("templates.rs", &constants);
+}
+
+/// A table of files: the path below a folder, and the text.
+fn table(folder: &Path, files: Vec<PathBuf>) -> String {
+    let rows = files.iter().map(|file| {
+        let name = file.strip_prefix(folder).expect("the file was found below the folder");
+        format!("    ({:?}, include_str!({:?})),\n", name.display(), file.display())
+    });
+    format!("&[\n{}]", rows.collect::<String>())
+}
+
+fn write(name: &str, text: &str) {
+    let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR for a build script");
+    fs::write(Path::new(&out).join(name), text).expect("OUT_DIR is ours");
+}
+
+/// All files below a folder, in order.
+fn collect(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder can be read") {
         let path = entry.expect("the folder can be read").path();
         if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|it| it == "json") {
+            files.extend(collect(&path));
+        } else {
             files.push(path);
         }
     }
+    files.sort();
+    files
 }

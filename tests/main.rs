@@ -11,6 +11,7 @@ mod crash; // kill -9 under load, and stops
 mod deliver; // attempts, retries, endpoints that misbehave
 mod formats; // the providers' APIs, case by case
 mod full_disk; // a store that cannot write
+mod health; // what plugins write and take, and when they are held back
 mod login; // how clients of the providers come by tokens
 mod mypreferences; // its deliveries
 mod pipeline; // plugins on the way of an event, good and bad
@@ -20,4 +21,5 @@ mod registry; // versions of plugins
 mod schemas; // requests and samples fit, and their single faults do not
 mod subscribe; // our own subscriptions
 mod tidy; // the project itself
+mod trials; // what plugins would do
 mod uploads; // what is not a plugin

@@ -26,7 +26,8 @@ use crate::secret::ServerKey;
 use crate::send::Sender;
 use crate::store::{self, Record, Sharing, Signals, Sqlite, Store, Unrouted};
 use crate::subscription::Subscription;
-use crate::wasm::{Budget, Compiler, Files, Limits, Purpose, Runtime};
+use crate::trial::Shadows;
+use crate::wasm::{Files, Purpose, Runtime};
 use crate::workers::Workers;
 
 /// See the head of this module.
@@ -46,6 +47,7 @@ pub struct App {
     pub making_key: Mutex<()>,
     pub workers: Workers,
     pub health: Health,
+    pub shadows: Shadows,
     /// Grows whenever tokens may have been changed by another process.
     pub tokens_changed: watch::Receiver<u64>,
     /// How fast accounts take deliveries, where they have said so.
@@ -135,16 +137,10 @@ impl App {
             0 => available_parallelism().map_or(2, NonZero::get),
             count => count,
         };
-        let limits = Limits {
-            filter_ms: settings.plugin_filter_ms,
-            transform_ms: settings.plugin_transform_ms,
-            configure_ms: settings.plugin_configure_ms,
-            memory_bytes_max: settings.plugin_memory_bytes_max,
-            output_bytes_max: settings.plugin_output_bytes_max,
-            runs_max: u32::try_from(workers).context("that many workers cannot be had")?,
-        };
+        let limits =
+            settings.limits(u32::try_from(workers).context("that many workers cannot be had")?);
         let cache = settings.beside_store(&settings.plugin_cache, ".plugins")?;
-        let compiler = compiler(&settings)?;
+        let compiler = settings.compiler()?;
         let runtime = |purpose| {
             let (key, files) = (key.derive("compiled plugins"), plugin_files(Arc::clone(&store)));
             Runtime::new(limits, purpose, compiler.clone(), &cache, key, files).with_context(|| {
@@ -161,6 +157,7 @@ impl App {
             making_key: Mutex::default(),
             sender: Sender::new(Arc::clone(&egress)).context("cannot set up outgoing HTTP")?,
             health: Health::default(),
+            shadows: Shadows::default(),
             workers: Workers::start(workers).context("cannot start the worker threads")?,
             egress,
             store,
@@ -270,19 +267,6 @@ pub fn server_key(settings: &Settings) -> anyhow::Result<ServerKey> {
     }
     let path = settings.beside_store(&settings.key_file, ".key")?;
     ServerKey::open(&path).with_context(|| format!("cannot use the key file `{}`", path.display()))
-}
-
-fn compiler(settings: &Settings) -> anyhow::Result<Compiler> {
-    let program = if settings.plugin_compiler.as_os_str().is_empty() {
-        std::env::current_exe().context("cannot find this program")?
-    } else {
-        settings.plugin_compiler.clone()
-    };
-    let budget = Budget {
-        seconds: settings.plugin_compile_seconds,
-        memory_bytes: settings.plugin_compile_bytes_max,
-    };
-    Ok(Compiler::Child(program, budget))
 }
 
 /// Plugins are asked for on worker threads, which may wait.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::formats::{AlternateIdShape, Choices, InterestShape};
 use crate::schemas::Endpoints;
+use crate::wasm::{Budget, Compiler, Limits};
 
 /// The environment variable of a setting: `HOOKYARD_` and its name in capitals.
 macro_rules! variable {
@@ -159,6 +160,9 @@ settings! {
     /// How much memory compiling one plugin may take
     #[arg(value_name = "BYTES", help_heading = "Plugins")]
     plugin_compile_bytes_max: u64 = 2 << 30,
+    /// How long the compiler may work for one tenant within an hour
+    #[arg(value_name = "SECONDS", help_heading = "Plugins")]
+    plugin_compile_hour_seconds: u64 = 600,
     /// The most versions of plugins that a tenant may have
     #[arg(value_name = "COUNT", help_heading = "Plugins")]
     plugin_versions_max: u64 = 200,
@@ -223,6 +227,36 @@ impl Given {
 }
 
 impl Settings {
+    /// What a run of a plugin may take, where so many runs go on at the same time.
+    pub fn limits(&self, runs_max: u32) -> Limits {
+        Limits {
+            filter_ms: self.plugin_filter_ms,
+            transform_ms: self.plugin_transform_ms,
+            configure_ms: self.plugin_configure_ms,
+            memory_bytes_max: self.plugin_memory_bytes_max,
+            output_bytes_max: self.plugin_output_bytes_max,
+            runs_max,
+        }
+    }
+
+    /// Who compiles plugins.
+    ///
+    /// # Errors
+    ///
+    /// This program cannot find itself.
+    pub fn compiler(&self) -> anyhow::Result<Compiler> {
+        let program = if self.plugin_compiler.as_os_str().is_empty() {
+            std::env::current_exe().context("cannot find this program")?
+        } else {
+            self.plugin_compiler.clone()
+        };
+        let budget = Budget {
+            seconds: self.plugin_compile_seconds,
+            memory_bytes: self.plugin_compile_bytes_max,
+        };
+        Ok(Compiler::Child(program, budget))
+    }
+
     /// Which URLs may be endpoints.
     pub fn endpoints(&self) -> Endpoints {
         if self.egress_http { Endpoints::HttpAllowed } else { Endpoints::Strict }

@@ -25,9 +25,23 @@ pub fn format_name(name: &str) -> &'static str {
 }
 
 /// The account that an event or a subscription belongs to. Nothing crosses tenants.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Tenant(Arc<str>);
+
+impl TryFrom<String> for Tenant {
+    type Error = Violation;
+
+    fn try_from(name: String) -> Result<Tenant, Violation> {
+        Tenant::new(&name)
+    }
+}
+
+impl From<Tenant> for String {
+    fn from(it: Tenant) -> String {
+        it.as_str().to_owned()
+    }
+}
 
 impl Tenant {
     /// # Errors

@@ -9,6 +9,7 @@
 //! - `router`: stage 2, matches and renders; `dispatch`: stage 3, attempts and retries
 //! - `app`: what is opened once and lent to all; `workers`: the threads that run plugins
 //! - `health`: what plugins take, write and fail at
+//! - `trial`: what plugins would do
 //! - `render`: an event and a rendering make bodies; `formats`: one file a provider's format
 //! - `wasm`: runs plugins; `index`: which subscriptions want an event; `schemas`: JSON Schemas
 //! - `send`: one HTTP attempt; `egress`: which addresses are reached; `dns`: TXT records
@@ -45,5 +46,6 @@ pub mod sign;
 pub mod store;
 pub mod subscription;
 pub mod telemetry;
+pub mod trial;
 pub mod wasm;
 pub mod workers;

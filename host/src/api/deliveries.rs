@@ -9,12 +9,15 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
+use super::plugin_logs::line;
 use super::problem::Problem;
-use super::{Api, answer, page_size, parameter, path_id};
+use super::{Api, PAGE_MAX, answer, page_size, parameter, path_id};
 use crate::clock;
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::Violation;
-use crate::store::DeliveryQuery;
+use crate::plugin::PluginRef;
+use crate::store::{DeliveryQuery, LogQuery};
+use crate::trial::Reproduction;
 
 fn document(it: &Delivery) -> Value {
     json!({
@@ -87,6 +90,49 @@ pub(super) async fn read(
     let found = api.app.store.delivery(&tenant, path_id(&id, "delivery")?).await?;
     let (delivery, attempts) = found.ok_or_else(|| Problem::not_found("delivery"))?;
     let mut body = document(&delivery);
+    let lines = LogQuery {
+        event: Some(delivery.event_id),
+        subscription: Some(delivery.subscription_id),
+        after: Some(0),
+        limit: PAGE_MAX,
+        ..LogQuery::default()
+    };
+    let lines = api.app.store.plugin_log(&tenant, lines).await?;
+    body["log"] = lines.iter().map(|(seq, it)| line(*seq, it)).collect();
     body["attempts"] = attempts.iter().map(attempt).collect();
+    Ok(answer(StatusCode::OK, &body))
+}
+
+/// `POST /v1/deliveries/{id}/reproduce`: everything that the body was made of. With the files of the
+/// plugins, which are to be had at `href`, it can be made anywhere.
+pub(super) async fn reproduce(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Problem> {
+    caller.require("deliveries:read")?;
+    caller.require("plugins:read")?;
+    let store = &api.app.store;
+    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let found = store.delivery(&tenant, path_id(&id, "delivery")?).await?;
+    let (delivery, _) = found.ok_or_else(|| Problem::not_found("delivery"))?;
+    let event = store.event(&tenant, delivery.event_id).await?;
+    let event = event.ok_or_else(|| {
+        let detail = "the data of the event are no longer kept";
+        Problem::new(StatusCode::GONE, "data-expired", detail)
+    })?;
+    let rendering = store.rendering(delivery.rendering).await?;
+    let rendering = rendering.ok_or_else(|| Problem::not_found("rendering"))?;
+    let mut plugins = Vec::new();
+    for step in &rendering.steps {
+        let version = store.find_plugin(Some(&tenant), &PluginRef::Digest(step.plugin)).await?;
+        let name = version.map(|it| it.name);
+        let href =
+            name.as_ref().map(|it| format!("/v1/plugins/{it}/versions/{}/file", step.plugin));
+        plugins.push(json!({"digest": step.plugin, "name": name, "href": href}));
+    }
+    let mut body = json!(Reproduction::new(&delivery, &event, rendering));
+    body["plugins"] = json!(plugins);
     Ok(answer(StatusCode::OK, &body))
 }

@@ -7,11 +7,14 @@ mod events;
 mod identities;
 mod keys;
 mod oauth;
+mod plugin_logs;
 mod plugins;
 mod problem;
 mod providers;
 pub mod receiver;
 mod subscriptions;
+mod trials;
+mod upload;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +36,7 @@ use crate::app::App;
 use crate::event::{Violation, is_json_type};
 use crate::formats::{Refusal, bearer};
 use crate::json::Json;
-use crate::schemas::{self, Schema};
+use crate::schemas::{self, Endpoints, Schema};
 use auth::{Caller, Tokens};
 use problem::Problem;
 
@@ -49,11 +52,37 @@ const DISCARDED_BYTES_MAX: usize = 16 << 20;
 pub(crate) struct Api {
     app: Arc<App>,
     tokens: Tokens,
+    schemas: Schemas,
+}
+
+/// What bodies of our own API have to fit.
+struct Schemas {
     create: Schema,
     replace: Schema,
     steps: Schema,
     current: Schema,
     deprecation: Schema,
+    automatic_rollback: Schema,
+    try_plugin: Schema,
+    compare: Schema,
+    shadow: Schema,
+}
+
+impl Schemas {
+    fn new(endpoints: Endpoints) -> Schemas {
+        let schema = |name: &str| Schema::ours(schemas::file(name), endpoints);
+        Schemas {
+            create: schema("cloudevents/create.json"),
+            replace: schema("cloudevents/replace.json"),
+            steps: schema("cloudevents/steps.json"),
+            current: schema("plugins/current.json"),
+            deprecation: schema("plugins/deprecation.json"),
+            automatic_rollback: schema("plugins/automatic-rollback.json"),
+            try_plugin: schema("plugins/try.json"),
+            compare: schema("plugins/compare.json"),
+            shadow: schema("plugins/shadow.json"),
+        }
+    }
 }
 
 /// Serves until `stop` ends, and then until the calls that have begun are answered.
@@ -70,16 +99,8 @@ pub async fn serve(
 }
 
 fn router(app: Arc<App>) -> Router {
-    let schema = |name: &str| Schema::ours(schemas::file(name), app.settings.endpoints());
-    let api = Arc::new(Api {
-        create: schema("cloudevents/create.json"),
-        replace: schema("cloudevents/replace.json"),
-        steps: schema("cloudevents/steps.json"),
-        current: schema("plugins/current.json"),
-        deprecation: schema("plugins/deprecation.json"),
-        tokens: Tokens::default(),
-        app,
-    });
+    let schemas = Schemas::new(app.settings.endpoints());
+    let api = Arc::new(Api { tokens: Tokens::default(), schemas, app });
     let own = Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
@@ -95,10 +116,30 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/subscriptions/{id}/resume", post(subscriptions::resume))
         .route("/v1/subscriptions/{id}/steps", put(subscriptions::set_steps))
         .route("/v1/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
+        .route("/v1/subscriptions/{id}/compare", post(trials::compare))
+        .route(
+            "/v1/subscriptions/{id}/shadow",
+            post(trials::begin_shadow).get(trials::read_shadow).delete(trials::end_shadow),
+        )
         .route("/v1/signing-keys", get(keys::list))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{id}", get(deliveries::read))
+        .route("/v1/deliveries/{id}/reproduce", post(deliveries::reproduce))
+        .merge(plugin_routes());
+    let all = providers::mount(oauth::mount(own, &api), &api);
+    all.fallback(async || Problem::not_found("path"))
+        .method_not_allowed_fallback(async || {
+            let detail = "the method is not allowed here; see the header `Allow`";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
+        })
+        .with_state(api)
+}
+
+fn plugin_routes() -> Router<Arc<Api>> {
+    Router::new()
         .route("/v1/plugins", get(plugins::list))
         .route("/v1/plugins/{name}", get(plugins::read))
-        .route("/v1/plugins/{name}/versions", post(plugins::upload).get(plugins::versions))
+        .route("/v1/plugins/{name}/versions", post(upload::upload).get(plugins::versions))
         .route(
             "/v1/plugins/{name}/versions/{digest}",
             get(plugins::version).delete(plugins::delete),
@@ -110,15 +151,10 @@ fn router(app: Arc<App>) -> Router {
         )
         .route("/v1/plugins/{name}/current", put(plugins::make_current))
         .route("/v1/plugins/{name}/rollback", post(plugins::roll_back))
-        .route("/v1/deliveries", get(deliveries::list))
-        .route("/v1/deliveries/{id}", get(deliveries::read));
-    let all = providers::mount(oauth::mount(own, &api), &api);
-    all.fallback(async || Problem::not_found("path"))
-        .method_not_allowed_fallback(async || {
-            let detail = "the method is not allowed here; see the header `Allow`";
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
-        })
-        .with_state(api)
+        .route("/v1/plugins/{name}/automatic-rollback", put(plugins::allow_rollback))
+        .route("/v1/plugins/{name}/try", post(trials::try_plugin))
+        .route("/v1/plugins/{name}/logs", get(plugin_logs::logs))
+        .route("/v1/plugins/{name}/usage", get(plugin_logs::usage))
 }
 
 /// The process runs.

@@ -13,19 +13,18 @@ use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::problem::Problem;
-use super::{Api, answer, read_body, read_json};
+use super::{Api, answer, read_json};
+use crate::app::App;
 use crate::clock;
 use crate::event::{Tenant, Violation};
 use crate::formats::Refusal;
-use crate::manage::plugins::{self as manage, File, UploadRefusal, upload as make};
+use crate::manage::plugins::{self as manage, UploadRefusal};
 use crate::plugin::{Digest, PluginName, PluginVersion};
 use crate::store::StoreError;
 
-const MEDIA_TYPES: &str = "`application/wasm`, or `text/javascript` for a script";
-
 type Parameters = Query<HashMap<String, String>>;
 
-fn document(it: &PluginVersion) -> Value {
+pub(super) fn document(it: &PluginVersion) -> Value {
     json!({
         "name": it.name,
         "digest": it.digest,
@@ -39,8 +38,20 @@ fn document(it: &PluginVersion) -> Value {
     })
 }
 
+/// What a run may take.
+pub(super) fn budget(app: &App) -> Value {
+    let it = &app.settings;
+    json!({
+        "filter_ms": it.plugin_filter_ms,
+        "transform_ms": it.plugin_transform_ms,
+        "configure_ms": it.plugin_configure_ms,
+        "memory_bytes": it.plugin_memory_bytes_max,
+        "output_bytes": it.plugin_output_bytes_max,
+    })
+}
+
 /// The tenant whose plugins a call is about; none for the operator's shared ones.
-async fn owner(
+pub(super) async fn owner(
     api: &Api,
     caller: &Caller,
     query: &HashMap<String, String>,
@@ -51,49 +62,12 @@ async fn owner(
     }
 }
 
-fn name(text: String) -> Result<PluginName, Problem> {
+pub(super) fn name(text: String) -> Result<PluginName, Problem> {
     PluginName::try_from(text)
         .map_err(|violation| Problem::invalid("the name is wrong", vec![violation]))
 }
 
-/// `POST /v1/plugins/{name}/versions`: the body is the file, WebAssembly or a script. It becomes the current version.
-pub(super) async fn upload(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    Path(plugin): Path<String>,
-    Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    caller.require("plugins:write")?;
-    let owner = owner(&api, &caller, &query).await?;
-    let plugin = name(plugin)?;
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
-    let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let kind = match essence {
-        "application/wasm" | "application/octet-stream" => File::Wasm,
-        "text/javascript" | "application/javascript" => File::Script,
-        _ => return Err(Refusal::WrongMediaType(MEDIA_TYPES).into()),
-    };
-    let expected = if_match(&headers)?;
-    let file = read_body(body, &headers, api.app.settings.plugin_upload_bytes_max).await?;
-    check_digest(&headers, &file)?;
-    let file = kind(file);
-    let (version, uploaded) =
-        make(&api.app, owner.as_ref(), &plugin, file, expected).await.map_err(refused)?;
-    let mut body = document(&version);
-    body["imports"] = json!(uploaded.imports);
-    body["compile_ms"] = json!(millis(uploaded.compile_time.as_secs_f64() * 1e3));
-    body["empty_run_us"] = json!(millis(uploaded.empty_run_time.as_secs_f64() * 1e6));
-    Ok(answer(StatusCode::CREATED, &body))
-}
-
-/// One digit behind the point is as much as such a figure is worth.
-fn millis(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
-}
-
-fn refused(refusal: UploadRefusal) -> Problem {
+pub(super) fn refused(refusal: UploadRefusal) -> Problem {
     match refusal {
         UploadRefusal::Plugin(it) => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, it.code, it.detail)
@@ -230,7 +204,7 @@ pub(super) async fn make_current(
     caller.require("plugins:write")?;
     let owner = owner(&api, &caller, &query).await?;
     let expected = if_match(&headers)?;
-    let it: Current = read_json(&api, &headers, body, &api.current).await?;
+    let it: Current = read_json(&api, &headers, body, &api.schemas.current).await?;
     let made =
         manage::make_current(&api.app, owner.as_ref(), &name(plugin)?, it.digest, expected).await;
     Ok(tagged(&made.map_err(refused)?))
@@ -253,6 +227,35 @@ pub(super) async fn roll_back(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct AutomaticRollback {
+    allowed: bool,
+}
+
+/// `PUT /v1/plugins/{name}/automatic-rollback`: whether a version that fails again and again is replaced
+/// by the one before it.
+pub(super) async fn allow_rollback(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(plugin): Path<String>,
+    Query(query): Parameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    caller.require("plugins:write")?;
+    let owner = owner(&api, &caller, &query).await?;
+    let it: AutomaticRollback =
+        read_json(&api, &headers, body, &api.schemas.automatic_rollback).await?;
+    match api.app.store.allow_rollback(owner.as_ref(), &name(plugin)?, it.allowed).await {
+        Err(StoreError::NotFound) => Err(Problem::not_found("plugin")),
+        result => {
+            result?;
+            Ok(answer(StatusCode::OK, &json!({"allowed": it.allowed})))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Deprecation {
     reason: String,
 }
@@ -266,7 +269,7 @@ pub(super) async fn deprecate(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let it: Deprecation = read_json(&api, &headers, body, &api.deprecation).await?;
+    let it: Deprecation = read_json(&api, &headers, body, &api.schemas.deprecation).await?;
     set_deprecation(&api, &caller, path, &query, Some(it.reason)).await
 }
 
@@ -324,7 +327,7 @@ pub(super) async fn delete(
     }
 }
 
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 fn tagged(it: &PluginVersion) -> Response {
     let mut response = answer(StatusCode::OK, &document(it));
@@ -337,7 +340,7 @@ fn etag(digest: Digest) -> HeaderValue {
 }
 
 /// The version that has to be current (RFC 9110, section 13.1.1).
-fn if_match(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim_matches('"');
     let wrong = |it: Violation| {
@@ -345,16 +348,4 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
         Problem::invalid("a header is wrong", vec![violation])
     };
     text.parse().map(Some).map_err(wrong)
-}
-
-/// What the sender says that the file is (RFC 9530, section 2).
-fn check_digest(headers: &HeaderMap, file: &[u8]) -> Result<(), Problem> {
-    let Some(value) = headers.get(CONTENT_DIGEST) else { return Ok(()) };
-    let expected = format!("sha-256=:{}:", BASE64_STANDARD.encode(Digest::of(file).0));
-    if value.to_str().is_ok_and(|it| it.split(',').any(|it| it.trim() == expected)) {
-        return Ok(());
-    }
-    let detail = "is not the SHA-256 of the body; the file may have been changed on its way";
-    let violation = Violation::new("Content-Digest", detail);
-    Err(Problem::invalid("the file is not what it should be", vec![violation]))
 }

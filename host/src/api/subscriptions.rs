@@ -123,7 +123,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
-    let draft = draft(&api, &headers, body, &api.create).await?;
+    let draft = draft(&api, &headers, body, &api.schemas.create).await?;
     let it = manage::create(&api.app, &tenant, own_format(&api), draft).await?;
     let mut body = document(&it);
     body["secret"] = sign::secret_text(&it.secrets[0].key).into();
@@ -163,6 +163,15 @@ pub(super) async fn read(
     let it = it.ok_or_else(|| Problem::not_found("subscription"))?;
     let mut body = document(&it);
     body["filtered"] = api.app.store.filtered(it.id).await?.into();
+    body["quarantine"] = match api.app.health.quarantine_of(it.id) {
+        Some(quarantine) => {
+            let mut shown = json!(quarantine);
+            shown["since"] = clock::rfc3339(quarantine.since_ms).into();
+            shown["next_probe_at"] = clock::rfc3339(quarantine.probe_at_ms).into();
+            shown
+        }
+        None => Value::Null,
+    };
     Ok(answer(StatusCode::OK, &body))
 }
 
@@ -178,7 +187,7 @@ pub(super) async fn replace(
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
     let id = path_id(&id, "subscription")?;
-    let draft = draft(&api, &headers, body, &api.replace).await?;
+    let draft = draft(&api, &headers, body, &api.schemas.replace).await?;
     let present = api.app.store.subscription(&tenant, id).await?;
     let format = present.ok_or_else(|| Problem::not_found("subscription"))?.format;
     if format != own_format(&api).name() {
@@ -248,7 +257,7 @@ pub(super) async fn set_steps(
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
     let id = path_id(&id, "subscription")?;
-    let it: StepsRequest = read_json(&api, &headers, body, &api.steps).await?;
+    let it: StepsRequest = read_json(&api, &headers, body, &api.schemas.steps).await?;
     let it = manage::set_steps(&api.app, &tenant, id, it.steps).await?;
     Ok(answer(StatusCode::OK, &document(&it)))
 }

@@ -42,10 +42,42 @@ impl Client {
             .header(header::CONTENT_TYPE, media_type)
             .header(header::ACCEPT, media_type)
             .body(body);
-        let answer = request.send().await.with_context(|| format!("{method} {path}"))?;
-        let status = answer.status();
-        let text = answer.text().await?;
-        anyhow::ensure!(status.is_success(), "{method} {path} answered {status}: {text}");
-        Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+        let bytes = answer(request, &format!("{method} {path}")).await?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
+
+    /// Gets a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub(super) async fn bytes(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let request = self
+            .http
+            .get(format!("{}{path}", self.base))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+        answer(request, &format!("GET {path}")).await
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder, what: &str) -> anyhow::Result<Vec<u8>> {
+    let answer = request.send().await.with_context(|| what.to_owned())?;
+    let status = answer.status();
+    let bytes = answer.bytes().await?.to_vec();
+    anyhow::ensure!(status.is_success(), "{what} answered {status}: {}", refusal(&bytes));
+    Ok(bytes)
+}
+
+/// What an answer says for a person: the detail of a problem and its errors, or else all of it.
+fn refusal(bytes: &[u8]) -> String {
+    let problem: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
+    let Some(detail) = problem["detail"].as_str() else {
+        return String::from_utf8_lossy(bytes).into_owned();
+    };
+    let errors = problem["errors"].as_array().into_iter().flatten();
+    let errors = errors.map(|it| {
+        let of = |name: &str| it[name].as_str().unwrap_or_default().to_owned();
+        format!("\n  {} {}", of("field"), of("detail"))
+    });
+    detail.to_owned() + &errors.collect::<String>()
 }

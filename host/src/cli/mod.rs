@@ -2,6 +2,7 @@
 
 mod client;
 mod demo;
+mod plugin;
 mod serve;
 mod token;
 
@@ -29,6 +30,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Make, list and revoke the tokens that calls of the API carry
     Token(token::Tokens),
+    /// Write, build, test and upload plugins
+    Plugin(plugin::Plugin),
     /// Show a router at work, on a temporary store and with a receiver on this machine
     Demo(demo::Demo),
     /// What the router starts to compile a plugin, in a process with limits
@@ -53,6 +56,7 @@ impl Cli {
             match self.command {
                 Command::Serve(command) => command.run().await,
                 Command::Token(command) => command.run().await,
+                Command::Plugin(command) => command.run().await,
                 Command::Demo(command) => command.run().await,
                 #[cfg(feature = "compiler")]
                 Command::CompilePlugin => unreachable!("it needs no runtime"),

@@ -7,6 +7,7 @@ mod meter;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -26,12 +27,15 @@ const WATCHED_MAX: usize = 4_096;
 /// How many lines a plugin may write for a subscription each minute.
 const LINES_MAX: u32 = 120;
 const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
 
 /// See the head of this module.
 #[derive(Default)]
 pub struct Health {
     watched: Mutex<HashMap<(Uuid, Digest), Watched>>,
     quarantines: RwLock<HashMap<Uuid, Quarantine>>,
+    /// Of each tenant, the hour and how long the compiler has worked for it in that hour.
+    compiling: Mutex<HashMap<Tenant, (i64, Duration)>>,
     /// How many quarantines there are: nearly always none, which costs no lock to know.
     quarantined: AtomicUsize,
     /// A quarantine has begun, or is to be looked at before its time.
@@ -111,6 +115,20 @@ impl Health {
         usage
     }
 
+    /// How long the compiler has worked for a tenant in this hour.
+    pub fn compiled_for(&self, tenant: &Tenant, now_ms: i64) -> Duration {
+        let compiling = lock(&self.compiling);
+        let it = compiling.get(tenant).filter(|(hour, _)| *hour == now_ms / HOUR_MS);
+        it.map_or(Duration::ZERO, |(_, time)| *time)
+    }
+
+    /// The compiler has worked for a tenant.
+    pub fn compiled(&self, tenant: &Tenant, now_ms: i64, time: Duration) {
+        let mut compiling = lock(&self.compiling);
+        compiling.retain(|_, (hour, _)| *hour == now_ms / HOUR_MS);
+        compiling.entry(tenant.clone()).or_insert((now_ms / HOUR_MS, Duration::ZERO)).1 += time;
+    }
+
     /// Takes up what is kept in the store.
     pub fn take_up(&self, quarantines: Vec<Quarantine>) {
         quarantines.into_iter().for_each(|it| self.quarantine(it));
@@ -128,6 +146,15 @@ impl Health {
         let mut quarantines = self.quarantines.write().unwrap_or_else(PoisonError::into_inner);
         quarantines.remove(&subscription);
         self.quarantined.store(quarantines.len(), Ordering::Release);
+    }
+
+    /// A quarantine is looked at before its time.
+    pub fn probe_now(&self, subscription: Uuid, now_ms: i64) {
+        let mut quarantines = self.quarantines.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(it) = quarantines.get_mut(&subscription) {
+            it.probe_at_ms = now_ms;
+            self.changed.notify_one();
+        }
     }
 
     /// The quarantine of a subscription, if it is in one.

@@ -76,8 +76,13 @@ async fn pin(
     if violations.is_empty() { Ok(pinned) } else { Err(Refusal::Invalid(violations)) }
 }
 
-/// By the plugin's schema, and then by the plugin itself.
-async fn check_configuration(
+/// Checks a configuration by the plugin's schema, and then by the plugin itself. Violations point below
+/// `field`.
+///
+/// # Errors
+///
+/// It could not be checked.
+pub async fn check_configuration(
     app: &App,
     version: &PluginVersion,
     field: &str,

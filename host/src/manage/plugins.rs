@@ -1,6 +1,7 @@
 //! Plugins: uploaded, checked, and made the current version of their name.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -69,6 +70,7 @@ pub async fn upload(
     if !known {
         check_quota(app, tenant, bytes).await?;
     }
+    let start = Instant::now();
     // At a start of ours, nobody is there who must not know what is compiled already.
     let known = known || tenant.is_none();
     let uploaded = {
@@ -79,6 +81,9 @@ pub async fn upload(
         })
         .await
     };
+    if let Some(tenant) = tenant {
+        app.health.compiled(tenant, clock::now_ms(), start.elapsed());
+    }
     let uploaded = uploaded
         .map_err(|_| Refusal::Unavailable("the plugin could not be tried".to_owned()))?
         .map_err(UploadRefusal::Plugin)?;
@@ -184,6 +189,16 @@ async fn check_quota(
 ) -> Result<(), UploadRefusal> {
     if tenant.is_none() {
         return Ok(());
+    }
+    let hour_max = app.settings.plugin_compile_hour_seconds;
+    let spent = tenant.map(|it| app.health.compiled_for(it, clock::now_ms())).unwrap_or_default();
+    if spent.as_secs() >= hour_max {
+        let detail = format!(
+            "compiling your plugins has taken {} s in this hour, and {hour_max} s is the most \
+             (`plugin-compile-hour-seconds`); try again in the next one",
+            spent.as_secs()
+        );
+        return Err(UploadRefusal::Quota(detail));
     }
     let (count, bytes) = app.store.plugin_usage(tenant).await?;
     let (count_max, bytes_max) = (app.settings.plugin_versions_max, app.settings.plugin_bytes_max);

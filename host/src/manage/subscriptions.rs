@@ -122,7 +122,29 @@ pub async fn set_state(
     id: Uuid,
     state: State,
 ) -> Result<Subscription, Refusal> {
-    change(app, tenant, id, Change::State(state)).await
+    let it = change(app, tenant, id, Change::State(state)).await?;
+    if state == State::Active {
+        // Whoever resumes it may have mended its plugin.
+        app.health.probe_now(id, clock::now_ms());
+    }
+    Ok(it)
+}
+
+/// What a subscription would render by with these steps of its own.
+///
+/// # Errors
+///
+/// As [`set_steps`].
+pub async fn proposed(
+    app: &App,
+    present: &Subscription,
+    steps: Vec<StepRef>,
+) -> Result<Rendering, Refusal> {
+    let mut it = present.clone();
+    it.steps = steps;
+    let locale = it.rendering.locale.clone();
+    render_anew(app, &mut it, locale).await?;
+    Ok((*it.rendering).clone())
 }
 
 /// Replaces the subscriber's own steps.

@@ -107,6 +107,9 @@ impl Routing {
             }
             rendered
         });
+        let format = self.app.format(subscription.format);
+        let shadows = &self.app.shadows;
+        shadows.see(&self.app.runtime, format, &self.event, subscription.id, &rendered);
         match rendered {
             Rendered::Bodies(bodies) => {
                 for (part, body) in bodies.into_iter().enumerate() {

@@ -143,3 +143,62 @@ impl Runtime {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event::{Attributes, Content, Data, Event, Tenant};
+    use crate::json::Json;
+    use crate::wasm::tests::runtime;
+    use crate::wasm::{Addressee, Outcome, STANDARD_PLUGINS};
+
+    fn event(data: &'static str) -> Arc<Event> {
+        let pairs = [("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t")];
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let data = Some(Data::Json(Json::parse(Bytes::from_static(data.as_bytes())).unwrap()));
+        Arc::new(Event {
+            id: Uuid::nil(),
+            tenant: Tenant::new("t").unwrap(),
+            format: "cloudevents",
+            content: Arc::new(Content { attributes: Attributes::new(pairs).unwrap(), data }),
+            alternate_ids: vec![("Loyalty".to_owned(), "L-7".to_owned())],
+            accepted_at_ms: 0,
+            revision: 0,
+        })
+    }
+
+    fn run(runtime: &Runtime, event: &Arc<Event>, step: &Step) -> Outcome {
+        let addressee = Addressee { subscription: "", format: "cloudevents", locale: None };
+        runtime.run(event, std::slice::from_ref(step), &addressee).unwrap().outcome
+    }
+
+    #[test]
+    fn an_image_answers_what_the_plugin_answers_that_is_configured_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = runtime(folder.path());
+        let configs = [
+            ("minimize", r#"{"remove": ["/mail"]}"#),
+            ("filter", r#"{"when": {"at": "/amount", "gte": 100}}"#),
+            ("redact", r#"{"fields": ["mail"], "with": "hash", "salt": "s"}"#),
+            ("sample", r#"{"percent": 50, "by": "/mail"}"#),
+            ("split", r#"{"at": "/lines"}"#),
+            ("alternate-id", r#"{"kind": "Loyalty", "put": "/mail"}"#),
+        ];
+        let events = [
+            event(r#"{"amount":99,"mail":"a@example.com","lines":[1,2]}"#),
+            event(r#"{"amount":100,"mail":"b@example.com","lines":[]}"#),
+            event("[]"),
+        ];
+        for (name, config) in configs {
+            let (_, file) = STANDARD_PLUGINS.iter().find(|(it, _)| *it == name).unwrap();
+            let step = Step { plugin: Digest::of(file), config: config.to_owned() };
+            let before: Vec<_> = events.iter().map(|it| run(&runtime, it, &step)).collect();
+            runtime.make_image(&step).unwrap_or_else(|why| panic!("{name}: {why}"));
+            assert!(runtime.configured(&step).unwrap().1.is_none(), "{name} is configured anew");
+            let after: Vec<_> = events.iter().map(|it| run(&runtime, it, &step)).collect();
+            assert_eq!(before, after, "{name}");
+        }
+    }
+}

@@ -99,7 +99,8 @@ fn engine(limits: &Limits, purpose: Purpose, allocation: Allocation) -> wasmtime
         .memory_init_cow(true)
         .wasm_backtrace_max_frames(None)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // No upload may have several memories; what the engine puts between components does.
+        .wasm_multi_memory(true)
         .wasm_relaxed_simd(false)
         .wasm_tail_call(false);
     if allocation == Allocation::Pooled {
@@ -115,11 +116,12 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
     let resident =
         if PoolingAllocationConfig::is_pagemap_scan_available() { 256 << 10 } else { 128 << 10 };
     let mut pool = PoolingAllocationConfig::new();
+    // Toolchains of other languages make components of many parts: Python's has 38, with three memories.
     pool.total_component_instances(instances)
-        .total_core_instances(instances * 8)
-        .max_core_instances_per_component(8)
-        .total_memories(instances * 2)
-        .max_memories_per_component(2)
+        .total_core_instances(instances * 64)
+        .max_core_instances_per_component(64)
+        .total_memories(instances * 4)
+        .max_memories_per_component(4)
         .max_memory_size(limits.memory_bytes_max)
         .total_tables(instances * 8)
         .max_tables_per_component(8)
@@ -137,6 +139,7 @@ pub(super) struct Ticker {
 }
 
 struct Shared {
+    /// How many runs there are now.
     runs: AtomicU64,
     asleep: AtomicBool,
     stopped: AtomicBool,
@@ -157,14 +160,24 @@ impl Ticker {
         Ok(Ticker { shared, thread: Some(thread) })
     }
 
-    /// To be called when a run begins.
-    pub(super) fn run_begins(&self) {
+    /// To be called when a run begins. What it answers is to be kept until the run has ended.
+    pub(super) fn run_begins(&self) -> Running<'_> {
         self.shared.runs.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst)
             && let Some(thread) = &self.thread
         {
             thread.thread().unpark();
         }
+        Running(&self.shared)
+    }
+}
+
+/// A run that goes on.
+pub(super) struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.runs.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -180,20 +193,18 @@ impl Drop for Ticker {
 }
 
 fn tick(engine: &Engine, shared: &Shared) {
-    let mut seen = 0;
     let mut idle = 0;
     while !shared.stopped.load(Ordering::SeqCst) {
         thread::sleep(TICK);
         engine.increment_epoch();
-        let runs = shared.runs.load(Ordering::SeqCst);
-        idle = if runs == seen { idle + 1 } else { 0 };
-        seen = runs;
+        let runs = || shared.runs.load(Ordering::SeqCst);
+        idle = if runs() == 0 { idle + 1 } else { 0 };
         if idle < TICKS_IDLE_MAX {
             continue;
         }
         // A run that begins between these lines sees that we sleep, or we see that it began.
         shared.asleep.store(true, Ordering::SeqCst);
-        while shared.runs.load(Ordering::SeqCst) == seen && !shared.stopped.load(Ordering::SeqCst) {
+        while runs() == 0 && !shared.stopped.load(Ordering::SeqCst) {
             thread::park();
         }
         shared.asleep.store(false, Ordering::SeqCst);

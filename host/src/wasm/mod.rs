@@ -341,7 +341,7 @@ mod tests {
         Runtime::new(limits(), Purpose::Serve, Compiler::Here, folder, key, files).unwrap()
     }
 
-    fn runtime(folder: &Path) -> Arc<Runtime> {
+    pub(super) fn runtime(folder: &Path) -> Arc<Runtime> {
         let files: Files = Box::new(|digest| {
             let standard = STANDARD_PLUGINS.iter().find(|(_, file)| Digest::of(file) == digest);
             standard

@@ -11,7 +11,7 @@ use super::bindings::Plugin;
 use super::bindings::exports::hookyard::plugin::{filter, lifecycle, transform};
 use super::bindings::hookyard::plugin::types::{CallContext, Decision, Verdict};
 use super::configured::Images;
-use super::engine::{Limits, Machine, Purpose};
+use super::engine::{Limits, Machine, Purpose, Running};
 use super::imports::SearchedTooMuch;
 use super::stopwatch::cpu_time;
 use super::Fault;
@@ -119,6 +119,7 @@ impl Loaded {
         let mut call = Call::new(machine, &loaded, None)?;
         call.configure("null")?;
         let manifest = call.describe()?;
+        drop(call);
         loaded.reads = manifest.reads.clone().map(Arc::from);
         loaded.manifest = manifest;
         Ok(loaded)
@@ -194,6 +195,8 @@ pub(super) struct Call<'a> {
     plugin: &'a Loaded,
     store: Store<Run>,
     instance: Instance,
+    /// The clock ticks for as long as this is here.
+    _running: Running<'a>,
 }
 
 impl Call<'_> {
@@ -203,7 +206,7 @@ impl Call<'_> {
         plugin: &'a Loaded,
         input: Option<&Input>,
     ) -> Result<Call<'a>, Fault> {
-        machine.ticker.run_begins();
+        let running = machine.ticker.run_begins();
         let limits = &machine.limits;
         let data_bytes = input.and_then(|it| it.content.data.as_ref());
         let output_bytes = limits.output_bytes(data_bytes.map_or(0, |it| it.bytes().len()));
@@ -217,7 +220,7 @@ impl Call<'_> {
             store.set_fuel(u64::MAX).expect("this engine counts fuel");
         }
         match plugin.pre.instantiate(&mut store) {
-            Ok(instance) => Ok(Call { machine, plugin, store, instance }),
+            Ok(instance) => Ok(Call { machine, plugin, store, instance, _running: running }),
             Err(err) => Err(fault(&store, &err)),
         }
     }

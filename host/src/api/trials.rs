@@ -1,0 +1,355 @@
+//! What plugins would do: one plugin on one event, another pipeline on events that were, and another
+//! pipeline beside the present one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::channel::{Channel, Sender};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::auth::Caller;
+use super::problem::Problem;
+use super::{Api, answer, path_id, plugins, read_json};
+use crate::app::App;
+use crate::clock;
+use crate::event::{Event, Tenant, Violation};
+use crate::formats::Refusal;
+use crate::index::Index;
+use crate::manage;
+use crate::plugin::Digest;
+use crate::publication::{Publication, structured};
+use crate::render::Rendering;
+use crate::schemas;
+use crate::subscription::{State as Delivering, StepRef, Subscription};
+use crate::trial::{self, Shadow, Totals, Trial, Verdict};
+
+type Parameters = Query<HashMap<String, String>>;
+
+/// How many stored events are looked through for some that a subscription wants.
+const SCANNED_MAX: usize = 50_000;
+/// How many of them at a time.
+const PAGE: usize = 200;
+/// How many comparisons are made unless the call says so.
+const COMPARED: usize = 100;
+const MINUTE_MS: i64 = 60_000;
+
+/// A body that fits `schemas/plugins/try.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TryRequest {
+    digest: Option<Digest>,
+    #[serde(default = "empty_object")]
+    config: Value,
+    event: Option<Value>,
+    event_id: Option<Uuid>,
+    sample: Option<Sample>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sample {
+    format: String,
+    #[serde(rename = "type")]
+    event_type: String,
+}
+
+fn empty_object() -> Value {
+    json!({})
+}
+
+/// `POST /v1/plugins/{name}/try`: a version on a sample, a given event, or one that was accepted.
+pub(super) async fn try_plugin(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(plugin): Path<String>,
+    Query(query): Parameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    caller.require("plugins:read")?;
+    let it: TryRequest = read_json(&api, &headers, body, &api.schemas.try_plugin).await?;
+    let owner = plugins::owner(&api, &caller, &query).await?;
+    let name = plugins::name(plugin)?;
+    let versions = api.app.store.plugin_versions(owner.as_ref(), &name).await?;
+    let version = versions
+        .into_iter()
+        .find(|version| it.digest.map_or(version.current, |digest| version.digest == digest))
+        .ok_or_else(|| Problem::not_found("version of this plugin"))?;
+    let event = match (it.event, it.event_id, it.sample) {
+        (Some(event), None, None) => given(&api.app, owner.as_ref(), &event)?,
+        (None, Some(id), None) => {
+            caller.require("deliveries:read")?;
+            let tenant = owner.as_ref().ok_or_else(|| Problem::not_found("event"))?;
+            let event = api.app.store.event(tenant, id).await?;
+            event.ok_or_else(|| Problem::not_found("event, or its data are no longer kept"))?
+        }
+        (None, None, Some(sample)) => {
+            let event = sample_event(&sample)?;
+            given(&api.app, owner.as_ref(), &event)?
+        }
+        _ => {
+            let detail = "must have one of `event`, `event_id` and `sample`, and not more";
+            return Err(Refusal::Invalid(vec![Violation::new("", detail)]).into());
+        }
+    };
+    let step = manage::check_configuration(&api.app, &version, "", &it.config).await?;
+    let step = step.map_err(Refusal::Invalid)?;
+    let trial = {
+        let (runtime, event) = (Arc::clone(&api.app.measuring), Arc::clone(&event));
+        tokio::task::spawn_blocking(move || trial::try_step(&runtime, &event, &step)).await
+    };
+    let trial = trial.map_err(|_| Refusal::Unavailable("the plugin could not be tried".into()))?;
+    let trial = trial.map_err(|fault| Refusal::Unavailable(fault.to_string()))?;
+    let mut body = document(&event, trial);
+    body["digest"] = json!(version.digest);
+    body["budget"] = plugins::budget(&api.app);
+    Ok(answer(StatusCode::OK, &body))
+}
+
+fn document(event: &Event, trial: Trial) -> Value {
+    let before = trial::structured(event, &event.content);
+    let mut body = trial.verdict.to_json();
+    let text = before.to_string();
+    let diff = |after: &Value| trial::difference(text.as_bytes(), after.to_string().as_bytes());
+    body["diff"] = match &trial.verdict {
+        Verdict::Replace(after) => json!([diff(after)]),
+        Verdict::Split(parts) => parts.iter().map(diff).collect(),
+        Verdict::Pass | Verdict::Drop(_) | Verdict::Fail(_) => json!([]),
+    };
+    body["before"] = before;
+    if let Some(run) = trial.run {
+        body["time_us"] = json!(run.time.as_micros());
+        body["fuel"] = json!(run.fuel);
+        body["memory_bytes"] = json!(run.memory_bytes);
+        body["output_bytes"] = json!(run.output_bytes);
+        body["log"] = json!(run.log);
+    }
+    body
+}
+
+/// An event that is only tried: it is in the form in which it would be published.
+fn given(app: &App, tenant: Option<&Tenant>, event: &Value) -> Result<Arc<Event>, Problem> {
+    let below = |it: Violation| Violation::new(format!("/event/{}", it.field), it.detail);
+    let wrong = |violations: Vec<Violation>| {
+        Refusal::Invalid(violations.into_iter().map(below).collect())
+    };
+    let sent = structured(Bytes::from(event.to_string())).map_err(|refusal| match refusal {
+        Refusal::Invalid(violations) => wrong(violations),
+        other => other,
+    })?;
+    let Publication { format, alternate_ids, content, .. } = sent.read().map_err(wrong)?;
+    let format = app.formats.get(format.as_deref().unwrap_or("cloudevents")).ok_or_else(|| {
+        Refusal::Invalid(vec![Violation::new("/event/format", "is not a format of this router")])
+    })?;
+    let nobody = || Tenant::new("nobody").expect("it is a name");
+    Ok(Arc::new(Event {
+        id: Uuid::now_v7(),
+        tenant: tenant.cloned().unwrap_or_else(nobody),
+        format: format.name(),
+        content: Arc::new(content),
+        alternate_ids,
+        accepted_at_ms: clock::now_ms(),
+        revision: 0,
+    }))
+}
+
+fn sample_event(sample: &Sample) -> Result<Value, Problem> {
+    let folder = format!("{}/samples", sample.format);
+    let found = schemas::folder(&folder).find(|(name, _)| *name == sample.event_type);
+    let (_, text) = found.ok_or_else(|| Problem::not_found("sample"))?;
+    Ok(serde_json::from_str(text).expect("a sample is JSON"))
+}
+
+/// A body that fits `schemas/plugins/compare.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CompareRequest {
+    steps: Vec<StepRef>,
+    events: Option<usize>,
+}
+
+/// `POST /v1/subscriptions/{id}/compare`: the present pipeline and a proposed one over the newest events
+/// that the subscription wanted. Answers line by line, as it goes on: one for each event, then the totals.
+pub(super) async fn compare(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Parameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    caller.require("subscriptions:read")?;
+    caller.require("deliveries:read")?;
+    let it: CompareRequest = read_json(&api, &headers, body, &api.schemas.compare).await?;
+    let subscription = subscription(&api, &caller, &id, &query).await?;
+    let proposed = manage::subscriptions::proposed(&api.app, &subscription, it.steps).await?;
+    let (lines, channel) = Channel::<Bytes>::new(64);
+    let comparing = Comparing {
+        app: Arc::clone(&api.app),
+        subscription: Arc::new(subscription),
+        proposed: Arc::new(proposed),
+        wanted: it.events.unwrap_or(COMPARED),
+        lines,
+    };
+    // Ends with its last event, or when nobody reads its lines any more.
+    tokio::spawn(comparing.run());
+    let mut response = Body::new(channel).into_response();
+    let media_type = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    Ok(response)
+}
+
+struct Comparing {
+    app: Arc<App>,
+    subscription: Arc<Subscription>,
+    proposed: Arc<Rendering>,
+    wanted: usize,
+    lines: Sender<Bytes>,
+}
+
+impl Comparing {
+    async fn run(mut self) {
+        let last = match self.events().await {
+            Ok(Some(totals)) => json!({"totals": totals}),
+            Ok(None) => return,
+            Err(why) => json!({"error": why}),
+        };
+        // There may be nobody any more.
+        let _ = self.line(&last).await;
+    }
+
+    /// None when nobody reads the lines any more.
+    async fn events(&mut self) -> Result<Option<Totals>, String> {
+        let mut index = Index::default();
+        // As if it had always been as it is now.
+        let always =
+            Subscription { revision: 0, state: Delivering::Active, ..(*self.subscription).clone() };
+        index.put(Arc::new(always));
+        let mut totals = Totals::default();
+        let (mut before, mut scanned, mut left) = (u64::MAX, 0, self.wanted);
+        while left > 0 && scanned < SCANNED_MAX {
+            let tenant = &self.subscription.tenant;
+            let page = self.app.store.events(tenant, before, PAGE).await;
+            let page = page.map_err(|_| "the store cannot be read".to_owned())?;
+            let Some(last) = page.last() else { break };
+            (before, scanned) = (last.seq, scanned + page.len());
+            for it in page {
+                if left == 0 || index.matching(&it.event).is_empty() {
+                    continue;
+                }
+                left -= 1;
+                let (change, line) = self.compare(it.event).await?;
+                totals.count(change);
+                if !self.line(&line).await {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(totals))
+    }
+
+    async fn compare(&self, event: Arc<Event>) -> Result<(trial::Change, Value), String> {
+        let app = Arc::clone(&self.app);
+        let (subscription, proposed) = (Arc::clone(&self.subscription), Arc::clone(&self.proposed));
+        let compared = tokio::task::spawn_blocking(move || {
+            let format = app.format(subscription.format);
+            let present = &subscription.rendering;
+            let found = trial::compare(&app.measuring, format, &event, present, &proposed);
+            found.map(|it| {
+                let mut line = json!(it);
+                line["event"] = json!(event.id);
+                line["type"] = json!(event.content.attributes.event_type);
+                (it.change, line)
+            })
+        });
+        let compared = compared.await.map_err(|_| "comparing failed; the log says more")?;
+        compared.map_err(|fault| fault.to_string())
+    }
+
+    async fn line(&mut self, line: &Value) -> bool {
+        self.lines.send_data(Bytes::from(format!("{line}\n"))).await.is_ok()
+    }
+}
+
+/// A body that fits `schemas/plugins/shadow.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShadowRequest {
+    steps: Vec<StepRef>,
+    percent: Option<u8>,
+    minutes: Option<i64>,
+}
+
+/// `POST /v1/subscriptions/{id}/shadow`: a proposed pipeline runs beside the real one for a share of the
+/// events, and delivers nothing.
+pub(super) async fn begin_shadow(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Parameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    caller.require("subscriptions:write")?;
+    let it: ShadowRequest = read_json(&api, &headers, body, &api.schemas.shadow).await?;
+    let subscription = subscription(&api, &caller, &id, &query).await?;
+    let steps = it.steps.clone();
+    let proposed = manage::subscriptions::proposed(&api.app, &subscription, it.steps).await?;
+    let now_ms = clock::now_ms();
+    let ends_at_ms = now_ms + it.minutes.unwrap_or(60) * MINUTE_MS;
+    let percent = it.percent.unwrap_or(10);
+    let shadow = Shadow::new(steps, proposed, percent, now_ms, ends_at_ms);
+    let report = shadow.report();
+    if !api.app.shadows.begin(subscription.id, shadow) {
+        let detail = "there are as many shadows as there can be; end one, or try again later";
+        return Err(Problem::new(StatusCode::CONFLICT, "too-many-shadows", detail));
+    }
+    Ok(answer(StatusCode::CREATED, &report))
+}
+
+/// `GET /v1/subscriptions/{id}/shadow`
+pub(super) async fn read_shadow(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Parameters,
+) -> Result<Response, Problem> {
+    caller.require("subscriptions:read")?;
+    let subscription = subscription(&api, &caller, &id, &query).await?;
+    let shadow = api.app.shadows.get(subscription.id);
+    let shadow = shadow.ok_or_else(|| Problem::not_found("shadow"))?;
+    Ok(answer(StatusCode::OK, &shadow.report()))
+}
+
+/// `DELETE /v1/subscriptions/{id}/shadow`
+pub(super) async fn end_shadow(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Parameters,
+) -> Result<Response, Problem> {
+    caller.require("subscriptions:write")?;
+    let subscription = subscription(&api, &caller, &id, &query).await?;
+    if !api.app.shadows.end(subscription.id) {
+        return Err(Problem::not_found("shadow"));
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn subscription(
+    api: &Api,
+    caller: &Caller,
+    id: &str,
+    query: &HashMap<String, String>,
+) -> Result<Subscription, Problem> {
+    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let it = api.app.store.subscription(&tenant, path_id(id, "subscription")?).await?;
+    it.ok_or_else(|| Problem::not_found("subscription"))
+}

@@ -1,0 +1,113 @@
+//! The cases of a plugin: events, and what is expected of them. One file each.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::event::{Event, Tenant, format_name};
+use crate::publication::{Publication, structured};
+use crate::trial::Verdict;
+
+/// One case.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Case {
+    #[serde(skip)]
+    pub(super) path: PathBuf,
+    #[serde(default = "empty_object")]
+    pub(super) config: Value,
+    /// In the CloudEvents JSON format, as it would be published.
+    pub(super) event: Value,
+    #[serde(default)]
+    pub(super) expect: Value,
+}
+
+fn empty_object() -> Value {
+    json!({})
+}
+
+/// The cases in a folder, by their names.
+pub(super) fn read_all(folder: &Path) -> anyhow::Result<Vec<Case>> {
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("cannot read the cases in `{}`", folder.display()))?;
+    let mut cases = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|it| it == "json") {
+            let text = std::fs::read_to_string(&path)?;
+            let case: Case = serde_json::from_str(&text)
+                .with_context(|| format!("`{}` is not a case", path.display()))?;
+            cases.push(Case { path, ..case });
+        }
+    }
+    anyhow::ensure!(!cases.is_empty(), "there are no cases in `{}`", folder.display());
+    cases.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(cases)
+}
+
+impl Case {
+    pub(super) fn name(&self) -> String {
+        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    pub(super) fn event(&self) -> anyhow::Result<Arc<Event>> {
+        event(&self.event).with_context(|| format!("the event of `{}` is wrong", self.name()))
+    }
+
+    /// Writes the case with what the plugin really answers.
+    pub(super) fn update(&mut self, verdict: &Verdict) -> anyhow::Result<()> {
+        self.expect = verdict.to_json();
+        if let (Verdict::Fail(_), Some(reason)) = (verdict, self.expect["reason"].as_object_mut()) {
+            // The texts of failures change with each build.
+            reason.remove("detail");
+        }
+        let text = serde_json::to_string_pretty(&self)? + "\n";
+        std::fs::write(&self.path, text)
+            .with_context(|| format!("cannot write `{}`", self.path.display()))
+    }
+
+    /// Whether this is what was expected. The detail of a reason only counts where it is expected.
+    pub(super) fn is_met(&self, verdict: &Verdict) -> bool {
+        let mut real = verdict.to_json();
+        if self.expect["reason"]["detail"].is_null()
+            && let Some(reason) = real["reason"].as_object_mut()
+        {
+            reason.remove("detail");
+        }
+        let mut expected = self.expect.clone();
+        if let Some(reason) = expected["reason"].as_object_mut() {
+            reason.retain(|_, it| !it.is_null());
+        }
+        if let Some(members) = expected.as_object_mut() {
+            members.retain(|_, it| !it.is_null());
+        }
+        if let Some(members) = real.as_object_mut() {
+            members.retain(|_, it| !it.is_null());
+        }
+        expected == real
+    }
+}
+
+/// An event as if it had just been accepted, always at the same time.
+fn event(text: &Value) -> anyhow::Result<Arc<Event>> {
+    let said = |refusal: crate::formats::Refusal| anyhow::anyhow!("{refusal:?}");
+    let sent = structured(Bytes::from(text.to_string())).map_err(said)?;
+    let Publication { format, alternate_ids, content, .. } = sent.read().map_err(|violations| {
+        let all: Vec<_> = violations.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}", all.join("; "))
+    })?;
+    Ok(Arc::new(Event {
+        id: Uuid::nil(),
+        tenant: Tenant::new("test").expect("it is a name"),
+        format: format_name(format.as_deref().unwrap_or("cloudevents")),
+        content: Arc::new(content),
+        alternate_ids,
+        accepted_at_ms: 1_700_000_000_000,
+        revision: 0,
+    }))
+}

@@ -1,0 +1,64 @@
+//! The router's engine on this machine, with the router's limits: those of its settings, as far as the
+//! environment gives them.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytes::Bytes;
+use clap::Parser;
+use tempfile::TempDir;
+
+use crate::config::{Given, Settings};
+use crate::plugin::Digest;
+use crate::wasm::{Purpose, Runtime, Uploaded};
+
+/// Settings without flags.
+#[derive(Debug, Parser)]
+struct Environment {
+    #[command(flatten)]
+    given: Given,
+}
+
+pub(super) fn settings() -> anyhow::Result<Settings> {
+    let environment = Environment::try_parse_from(["hookyard"]);
+    Ok(environment.context("the environment has a setting that is wrong")?.given.settle())
+}
+
+/// An engine that counts what runs cost.
+pub(super) struct Local {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) settings: Settings,
+    /// Compiled code is kept for as long as the command runs.
+    _cache: TempDir,
+}
+
+impl Local {
+    /// `files` are plugins that are not uploaded to it, but asked for.
+    pub(super) fn new(files: Vec<Bytes>) -> anyhow::Result<Local> {
+        let settings = settings()?;
+        let cache = tempfile::tempdir()?;
+        let find = Box::new(move |digest| {
+            let file = files.iter().find(|file| Digest::of(file) == digest);
+            file.cloned().with_context(|| format!("there is no plugin {digest} here"))
+        });
+        let limits = settings.limits(1);
+        let runtime = Runtime::new(
+            limits,
+            Purpose::Measure,
+            settings.compiler()?,
+            cache.path(),
+            rand::random(),
+            find,
+        )?;
+        Ok(Local { runtime, settings, _cache: cache })
+    }
+
+    /// Checks, compiles and tries a file as an upload would.
+    pub(super) fn upload(&self, file: &[u8], is_script: bool) -> anyhow::Result<Uploaded> {
+        let uploaded = match is_script {
+            true => self.runtime.upload_script(file),
+            false => self.runtime.upload(file, false),
+        };
+        uploaded.map_err(|refusal| anyhow::anyhow!("{} ({})", refusal.detail, refusal.code))
+    }
+}

@@ -1,0 +1,91 @@
+//! `hookyard plugin replay`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http::Method;
+use serde_json::Value;
+
+use super::local::Local;
+use super::remote::Router;
+use crate::formats::Formats;
+use crate::plugin::Digest;
+use crate::render::{Rendered, render};
+use crate::trial::Reproduction;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Replay {
+    #[command(flatten)]
+    router: Router,
+    /// The id of the delivery
+    delivery: String,
+    /// Write the body to a file
+    #[arg(long, value_name = "PATH")]
+    output: Option<PathBuf>,
+}
+
+impl Replay {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let client = self.router.client()?;
+        let path = format!("/v1/deliveries/{}/reproduce", self.delivery);
+        let path = self.router.path(&path, &[]);
+        let answer = client.call(Method::POST, &path, "application/json", "").await?;
+        let mut files = Vec::new();
+        for plugin in answer["plugins"].as_array().into_iter().flatten() {
+            let href = plugin["href"].as_str();
+            let href = href.with_context(|| format!("{} is no longer there", plugin["digest"]))?;
+            files.push(Bytes::from(client.bytes(&self.router.path(href, &[])).await?));
+        }
+        let it: Reproduction =
+            serde_json::from_value(answer).context("the router answers something else")?;
+        tokio::task::spawn_blocking(move || show(&it, files, self.output)).await?
+    }
+}
+
+fn show(it: &Reproduction, files: Vec<Bytes>, output: Option<PathBuf>) -> anyhow::Result<()> {
+    let local = Local::new(files)?;
+    let formats = Formats::new(&local.settings.choices());
+    let format = formats.get(&it.rendering.format).context("this program lacks the format")?;
+    let event = it.event().map_err(|err| anyhow::anyhow!("{err:?}"))?;
+    let (rendered, runs) = render(&local.runtime, format, &Arc::new(event), &it.rendering)?;
+    for run in &runs {
+        let (fuel, micros) = (run.fuel.unwrap_or(0), run.time.as_micros());
+        println!("step {} {}: {fuel} fuel, {micros} µs", run.step + 1, run.plugin);
+        for line in &run.log {
+            println!("  log {}: {}", line.level.as_str(), line.message);
+        }
+    }
+    match rendered {
+        Rendered::Bodies(bodies) => {
+            let body = bodies.get(usize::from(it.part)).context("the event has no such part")?;
+            let digest = Digest::of(&body.bytes);
+            println!("body {digest}, {} bytes", body.bytes.len());
+            match &output {
+                Some(path) => std::fs::write(path, &body.bytes)?,
+                None => println!("{}", text(&body.bytes)),
+            }
+            if let Some(sent) = it.body_digest {
+                ensure!(digest == sent, "what was sent has another digest: {sent}");
+                println!("bit for bit what was sent");
+            }
+        }
+        Rendered::Filtered(reason) => println!("dropped: {}", serde_json::to_string(&reason)?),
+        Rendered::Failed(reason) => {
+            println!("failed: {}", serde_json::to_string(&reason)?);
+            if let Some(recorded) = &it.reason {
+                ensure!(recorded.code == reason.code, "it was recorded as `{}`", recorded.code);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// For reading: JSON in lines.
+fn text(bytes: &[u8]) -> String {
+    match serde_json::from_slice::<Value>(bytes) {
+        Ok(json) => serde_json::to_string_pretty(&json).expect("JSON is JSON"),
+        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}

@@ -1,0 +1,78 @@
+//! What plugins would do: one plugin on one event, or another pipeline in the place of the present one.
+//! Nothing is delivered, and nothing is counted as a run.
+
+mod compare;
+mod reproduce;
+mod shadow;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::delivery::Reason;
+use crate::event::{Content, Event};
+use crate::formats::{CloudEvents, Format};
+use crate::render::Rendering;
+use crate::wasm::{Addressee, Fault, Outcome, Runtime, Step, StepRun};
+
+pub use compare::{Change, Comparison, Totals, compare, difference};
+pub use reproduce::Reproduction;
+pub use shadow::{Shadow, Shadows};
+
+/// What one plugin makes of one event.
+#[derive(Debug)]
+pub struct Trial {
+    pub verdict: Verdict,
+    /// What it took; none where it did not get to run.
+    pub run: Option<StepRun>,
+}
+
+/// What is said of the event, and what comes out of it, in the CloudEvents JSON format.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Pass,
+    Replace(Value),
+    Split(Vec<Value>),
+    Drop(Reason),
+    Fail(Reason),
+}
+
+impl Verdict {
+    /// As it stands in answers and in the expectations of cases.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Verdict::Pass => json!({"verdict": "pass"}),
+            Verdict::Replace(event) => json!({"verdict": "replace", "event": event}),
+            Verdict::Split(events) => json!({"verdict": "split", "events": events}),
+            Verdict::Drop(reason) => json!({"verdict": "drop", "reason": reason}),
+            Verdict::Fail(reason) => json!({"verdict": "fail", "reason": reason}),
+        }
+    }
+}
+
+/// Runs one step on an event.
+///
+/// # Errors
+///
+/// The plugin cannot be had.
+pub fn try_step(runtime: &Runtime, event: &Arc<Event>, step: &Step) -> Result<Trial, Fault> {
+    let addressee = Addressee { subscription: "", format: event.format, locale: None };
+    let ran = runtime.run(event, std::slice::from_ref(step), &addressee)?;
+    let verdict = match ran.outcome {
+        Outcome::Drop(reason) => Verdict::Drop(reason),
+        Outcome::Fail(reason) => Verdict::Fail(reason),
+        Outcome::Deliver(parts) => match parts.as_slice() {
+            [one] if Arc::ptr_eq(one, &event.content) => Verdict::Pass,
+            // A split into one part has given it an id of its own.
+            [one] => Verdict::Replace(structured(event, one)),
+            parts => Verdict::Split(parts.iter().map(|it| structured(event, it)).collect()),
+        },
+    };
+    Ok(Trial { verdict, run: ran.runs.into_iter().next() })
+}
+
+/// An event in the CloudEvents JSON format.
+pub fn structured(event: &Event, content: &Content) -> Value {
+    let body = CloudEvents.encode(event, content, &Rendering::default());
+    serde_json::from_slice(&body.bytes).expect("the format writes JSON")
+}

@@ -1,0 +1,86 @@
+//! Everything that a delivery's body is made of, so that it can be made anywhere.
+
+use std::sync::Arc;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::structured;
+use crate::delivery::{Delivery, Reason};
+use crate::event::{Event, Tenant, format_name};
+use crate::formats::Refusal;
+use crate::plugin::Digest;
+use crate::publication;
+use crate::render::Rendering;
+
+/// A delivery, with all that its body depends on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reproduction {
+    pub delivery: Uuid,
+    pub part: u16,
+    /// The digest of the body that was sent; none where there never was one.
+    pub body_digest: Option<Digest>,
+    pub reason: Option<Reason>,
+    pub rendering: Rendering,
+    pub tenant: Tenant,
+    pub event_id: Uuid,
+    pub event_format: String,
+    /// In the CloudEvents JSON format.
+    pub event: Value,
+    /// The data, byte for byte: JSON that has been parsed and written again may differ in white space.
+    pub data_base64: Option<String>,
+    pub alternate_ids: Vec<(String, String)>,
+    pub accepted_at_ms: i64,
+}
+
+impl Reproduction {
+    pub fn new(delivery: &Delivery, event: &Event, rendering: Rendering) -> Reproduction {
+        let data = event.content.data.as_ref();
+        Reproduction {
+            delivery: delivery.id,
+            part: delivery.part,
+            body_digest: delivery.body,
+            reason: delivery.reason.clone(),
+            rendering,
+            tenant: event.tenant.clone(),
+            event_id: event.id,
+            event_format: event.format.to_owned(),
+            event: structured(event, &event.content),
+            data_base64: data.map(|data| BASE64_STANDARD.encode(data.bytes())),
+            alternate_ids: event.alternate_ids.clone(),
+            accepted_at_ms: event.accepted_at_ms,
+        }
+    }
+
+    /// The event as it was accepted.
+    ///
+    /// # Errors
+    ///
+    /// It is none: the text was changed.
+    pub fn event(&self) -> Result<Event, Refusal> {
+        let mut event = self.event.clone();
+        if let Some(members) = event.as_object_mut() {
+            members.remove("data");
+            members.remove("data_base64");
+        }
+        let mut sent = publication::structured(Bytes::from(event.to_string()))?;
+        if let Some(data) = &self.data_base64 {
+            let bytes = BASE64_STANDARD.decode(data);
+            let bytes = bytes.map_err(|err| Refusal::Malformed(err.to_string()))?;
+            sent.data = publication::SentData::Bytes(bytes.into());
+        }
+        let publication = sent.read().map_err(Refusal::Invalid)?;
+        Ok(Event {
+            id: self.event_id,
+            tenant: self.tenant.clone(),
+            format: format_name(&self.event_format),
+            content: Arc::new(publication.content),
+            alternate_ids: self.alternate_ids.clone(),
+            accepted_at_ms: self.accepted_at_ms,
+            revision: 0,
+        })
+    }
+}
