@@ -132,7 +132,8 @@ async fn nothing_crosses_tenants() {
     let plugins = other.get("/v1/plugins").await.expect(200);
     let names = |it: &Value| it.as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
     let names: Vec<Value> = names(&plugins["plugins"]);
-    let standard = ["alternate-id", "filter", "map", "minimize", "redact", "sample", "split"];
+    let standard =
+        ["alternate-id", "filter", "javascript", "map", "minimize", "redact", "sample", "split"];
     assert_eq!(names, standard);
 
     // An event of theirs with the very id of ours is another event, and reaches nobody here.

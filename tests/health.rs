@@ -62,7 +62,8 @@ async fn what_runs_take_is_counted_by_plugin_and_subscription() {
     let yard = Yard::start().await;
     yard.upload("misbehave", plugin("misbehave")).await;
     let mut endpoint = Endpoint::start().await;
-    let steps = |what: &str| json!([{"plugin": "misbehave", "config": {"do": what, "with": "abc"}}]);
+    let steps =
+        |what: &str| json!([{"plugin": "misbehave", "config": {"do": what, "with": "123"}}]);
     let text = yard.subscribe(&endpoint, json!({"steps": steps("text"), "name": "text"})).await;
     let eats = yard.subscribe(&endpoint, json!({"steps": steps("panic"), "name": "eats"})).await;
     for _ in 0..3 {

@@ -39,6 +39,7 @@ async fn a_subscription_is_made_read_replaced_and_deleted() {
     assert!(made.as_object_mut().unwrap().remove("secret").unwrap().is_string());
     let mut read = yard.client.get(&location).await.expect(200);
     assert_eq!(read.as_object_mut().unwrap().remove("filtered").unwrap(), 0);
+    assert_eq!(read.as_object_mut().unwrap().remove("quarantine").unwrap(), Value::Null);
     assert_eq!(read, made);
     assert_eq!(made["state"], "active");
 

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::plugins::plugin;
-use crate::harness::process::{command, binary};
+use crate::harness::process::{binary, command};
 use crate::harness::{Endpoint, Yard};
 
 const FILTER: &str = "/v1/plugins/filter/try";
@@ -43,10 +43,7 @@ async fn a_plugin_is_tried_on_an_event_that_nobody_publishes() {
     assert_eq!(changed["verdict"], "replace");
     assert_eq!(changed["event"]["data"]["mail"], "***");
     assert_eq!(changed["event"]["data"]["id"], 9_007_199_254_740_993_u64);
-    assert_eq!(
-        changed["diff"],
-        json!([[{"op": "replace", "path": "/data/mail", "value": "***"}]])
-    );
+    assert_eq!(changed["diff"], json!([[{"op": "replace", "path": "/data/mail", "value": "***"}]]));
 
     let sample = json!({"format": "kajabi", "type": "order_created"});
     let body = json!({"sample": sample, "config": {"remove": ["/nothing"]}});
@@ -84,9 +81,9 @@ async fn what_cannot_be_tried_is_told_by_its_place() {
         let answer = yard.client.post(FILTER, &body).await;
         assert_eq!(answer.status, 400, "{body}: {}", answer.text);
         let errors = answer.body["errors"].as_array().unwrap();
-        let found = errors.iter().any(|it| {
-            it["field"] == field && it["detail"].as_str().unwrap().contains(words)
-        });
+        let found = errors
+            .iter()
+            .any(|it| it["field"] == field && it["detail"].as_str().unwrap().contains(words));
         assert!(found, "{body}: {}", answer.text);
     }
     let nowhere = json!({"event": order(1)});
@@ -146,7 +143,7 @@ async fn a_proposed_pipeline_is_compared_with_the_present_one() {
     let path = format!("/v1/subscriptions/{}/compare", made["id"].as_str().unwrap());
     let answer = yard.client.post(&path, &wrong).await;
     assert_eq!(answer.status, 400);
-    assert_eq!(answer.body["errors"][0]["field"], "/steps/0/config");
+    assert_eq!(answer.body["errors"][0]["field"], "/steps/0/config/when");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,7 +147,8 @@ fn invalid(violations: Vec<Violation>) -> Problem {
 
 /// Checks an event, and takes out of it what is for the router alone.
 async fn prepare(api: &Api, caller: &Caller, sent: Sent) -> Result<NewEvent, Problem> {
-    let Publication { tenant, format, alternate_ids, mut content } = sent.read().map_err(invalid)?;
+    let Publication { tenant, format, alternate_ids, mut content } =
+        sent.read().map_err(invalid)?;
     let tenant: Tenant = caller.tenant(&api.app, tenant.as_deref()).await?;
     let format = find_format(api, format.as_deref().unwrap_or("cloudevents"))?;
     let event_type = &mut content.attributes.event_type;

@@ -26,7 +26,13 @@ impl Problem {
         code: impl Into<Cow<'static, str>>,
         detail: impl Into<String>,
     ) -> Problem {
-        Problem { status, code: code.into(), detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+        Problem {
+            status,
+            code: code.into(),
+            detail: detail.into(),
+            errors: Vec::new(),
+            headers: Vec::new(),
+        }
     }
 
     /// Something in what was sent is wrong.

@@ -137,9 +137,8 @@ fn document(event: &Event, trial: Trial) -> Value {
 /// An event that is only tried: it is in the form in which it would be published.
 fn given(app: &App, tenant: Option<&Tenant>, event: &Value) -> Result<Arc<Event>, Problem> {
     let below = |it: Violation| Violation::new(format!("/event/{}", it.field), it.detail);
-    let wrong = |violations: Vec<Violation>| {
-        Refusal::Invalid(violations.into_iter().map(below).collect())
-    };
+    let wrong =
+        |violations: Vec<Violation>| Refusal::Invalid(violations.into_iter().map(below).collect());
     let sent = structured(Bytes::from(event.to_string())).map_err(|refusal| match refusal {
         Refusal::Invalid(violations) => wrong(violations),
         other => other,

@@ -72,13 +72,12 @@ async fn file_of_form(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<(fn(Bytes) -> File, Bytes), Refusal> {
-    let wrong = |it: &dyn std::fmt::Display| Refusal::Malformed(format!("the form is broken: {it}"));
+    let wrong =
+        |it: &dyn std::fmt::Display| Refusal::Malformed(format!("the form is broken: {it}"));
     let mut request = Request::new(Body::from(body));
     *request.headers_mut() = headers;
     // The size has been checked.
-    let mut form = Multipart::from_request(request, &())
-        .await
-        .map_err(|err| wrong(&err))?;
+    let mut form = Multipart::from_request(request, &()).await.map_err(|err| wrong(&err))?;
     while let Some(field) = form.next_field().await.map_err(|err| wrong(&err))? {
         if field.name() == Some("file") {
             let kind = kind(field.content_type())?;

@@ -71,7 +71,8 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
             Ok(Made { delivery, body, others }) => {
                 // The other parts are known to the store before the first one is sent.
                 claimed.records.extend(others.into_iter().map(|delivery| {
-                    Record::Delivery { tenant: tenant.clone(), event_seq, delivery }
+                    let (tenant, delivery) = (tenant.clone(), Box::new(delivery));
+                    Record::Delivery { tenant, event_seq, delivery }
                 }));
                 let unrecorded = None;
                 claimed.ready.push(Ready { tenant, event_seq, delivery, body, unrecorded });
@@ -113,7 +114,7 @@ struct Made {
     delivery: Delivery,
     body: Body,
     /// The other parts of the event, where it has just been rendered for the first time.
-    others: Vec<Box<Delivery>>,
+    others: Vec<Delivery>,
 }
 
 /// The delivery with its body, or as it has to be recorded without one.
@@ -174,17 +175,17 @@ async fn make_again(app: &Arc<App>, due: Due) -> Result<Made, Box<Delivery>> {
 }
 
 /// The deliveries of the parts beside this one, due at once.
-fn other_parts(event: &Event, first: &Delivery, bodies: &[Body]) -> Vec<Box<Delivery>> {
+fn other_parts(event: &Event, first: &Delivery, bodies: &[Body]) -> Vec<Delivery> {
     let others = bodies.iter().enumerate().filter(|(part, _)| *part != usize::from(first.part));
     let others = others.map(|(part, body)| {
         let part = u16::try_from(part).expect("an event has few parts");
-        Box::new(Delivery {
+        Delivery {
             id: delivery_id(event, first.subscription_id, part),
             part,
             body: Some(Digest::of(&body.bytes)),
             due_at_ms: Some(clock::now_ms()),
             ..first.clone()
-        })
+        }
     });
     others.collect()
 }

@@ -84,7 +84,11 @@ async fn look_at(app: &Arc<App>, it: &Quarantine, told: &mut Vec<Uuid>) -> store
 }
 
 /// The owner may have allowed that a version that fails makes way for the one before it.
-async fn replace(app: &Arc<App>, it: &Quarantine, subscription: &Subscription) -> store::Result<()> {
+async fn replace(
+    app: &Arc<App>,
+    it: &Quarantine,
+    subscription: &Subscription,
+) -> store::Result<()> {
     for step in subscription.format_steps.iter().chain(&subscription.steps) {
         let PluginRef::Name(name) = &step.plugin else { continue };
         let tenant = Some(&subscription.tenant);

@@ -7,7 +7,7 @@ use wasmtime::component::Component;
 use super::check::Contract;
 use super::compiler::{About, Compiled, Job};
 use super::engine::{Allocation, Machine};
-use super::run::Loaded;
+use super::run::{Call, Loaded};
 use super::{Fault, Refusal, image};
 use crate::plugin::Manifest;
 
@@ -38,7 +38,7 @@ pub(super) fn compile(
     trial_begins();
     let mut plugin = load(&machine, &code)?;
     let world = plugin.world().expect("the contract has been checked");
-    let manifest = plugin.describe(&machine)?;
+    let manifest = Call::new(&machine, &plugin, None)?.describe()?;
     plugin.manifest = manifest.clone();
     let mut times = Vec::with_capacity(TRIALS);
     for _ in 0..TRIALS {
@@ -62,7 +62,6 @@ pub(super) fn code(machine: &Machine, component: &[u8]) -> Result<Vec<u8>, Refus
 pub(super) fn load(machine: &Machine, code: &[u8]) -> Result<Loaded, Refusal> {
     #[expect(unsafe_code, reason = "this process has compiled these bytes")]
     let component = unsafe { Component::deserialize(&machine.engine, code) };
-    let component =
-        component.map_err(|err| Refusal::new("cannot-compile", format!("{err:#}")))?;
+    let component = component.map_err(|err| Refusal::new("cannot-compile", format!("{err:#}")))?;
     Ok(Loaded::new(machine, &component, Manifest::default())?)
 }

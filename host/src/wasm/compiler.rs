@@ -33,8 +33,8 @@ pub struct Budget {
 pub enum Compiler {
     /// A program, in a process of its own.
     Child(PathBuf, Budget),
-    /// This process: for one's own plugins, on one's own machine.
-    #[cfg(feature = "compiler")]
+    /// This process, in tests of this room.
+    #[cfg(test)]
     Here,
 }
 
@@ -68,18 +68,13 @@ impl Compiler {
     pub(super) fn compile(&self, job: &Job, file: &[u8]) -> Result<Compiled, Refusal> {
         match self {
             Compiler::Child(program, budget) => in_child(program, *budget, job, file),
-            #[cfg(feature = "compiler")]
+            #[cfg(test)]
             Compiler::Here => super::compile::compile(job, file, &|| ()),
         }
     }
 }
 
-fn in_child(
-    program: &Path,
-    budget: Budget,
-    job: &Job,
-    file: &[u8],
-) -> Result<Compiled, Refusal> {
+fn in_child(program: &Path, budget: Budget, job: &Job, file: &[u8]) -> Result<Compiled, Refusal> {
     let ours = |err: &dyn std::fmt::Display| {
         let detail = format!("the compiler `{}` cannot be used: {err}", program.display());
         Refusal::new(Fault::Host(String::new()).code(), detail)
@@ -131,13 +126,17 @@ fn died(status: ExitStatus, budget: Budget) -> Refusal {
     let Budget { seconds, memory_bytes } = budget;
     let detail = match status.signal() {
         Some(SIGXCPU | SIGKILL) => {
-            format!("compiling it takes more than {seconds} s of CPU time (`plugin-compile-seconds`)")
+            format!(
+                "compiling it takes more than {seconds} s of CPU time (`plugin-compile-seconds`)"
+            )
         }
         Some(SIGABRT | SIGSEGV) => format!(
             "compiling it takes more than {memory_bytes} bytes of memory \
              (`plugin-compile-bytes-max`), or too deep a stack"
         ),
-        _ => return Refusal::new("cannot-compile", format!("the compiler gave up on it: {status}")),
+        _ => {
+            return Refusal::new("cannot-compile", format!("the compiler gave up on it: {status}"));
+        }
     };
     Refusal::new("compile-limit", detail + "; make its functions fewer or smaller")
 }
@@ -175,7 +174,11 @@ fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
 }
 
 /// A message is the length of its head, the head as JSON, and bytes up to the end.
-pub(super) fn write_message(to: &mut impl Write, head: &impl Serialize, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_message(
+    to: &mut impl Write,
+    head: &impl Serialize,
+    bytes: &[u8],
+) -> io::Result<()> {
     let head = serde_json::to_vec(head)?;
     let length = u32::try_from(head.len()).map_err(io::Error::other)?;
     to.write_all(&length.to_le_bytes())?;

@@ -4,14 +4,14 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use wasmtime::component::{ComponentNamedList, Instance, Lift, WasmList};
 use wasmtime::Store;
+use wasmtime::component::{ComponentNamedList, Instance, Lift, WasmList};
 use wasmtime_wizer::{ComponentContext, ComponentInstanceState, Wizer};
 
+use super::Refusal;
 use super::compile::{code, load};
 use super::engine::Machine;
 use super::run::{Call, Run};
-use super::Refusal;
 
 fn impossible(err: &dyn std::fmt::Display) -> Refusal {
     Refusal::new("no-image", format!("no image can be made of it: {err}"))
@@ -60,8 +60,7 @@ impl Inside {
         (T,): ComponentNamedList + Lift,
     {
         let known = "the instrumented component exports it";
-        let (_, instance) =
-            self.instance.get_export(&mut self.store, None, instance).expect(known);
+        let (_, instance) = self.instance.get_export(&mut self.store, None, instance).expect(known);
         let (_, function) =
             self.instance.get_export(&mut self.store, Some(&instance), function).expect(known);
         let function =
@@ -97,4 +96,3 @@ impl ComponentInstanceState for Inside {
         self.call::<f64>(instance, func).to_bits()
     }
 }
-

@@ -44,8 +44,8 @@ pub use compiler::serve_one;
 pub use compiler::{Budget, Compiler};
 pub use engine::{Limits, Purpose};
 pub use pipeline::{Addressee, Outcome, Ran, Step, StepRun};
-pub use standard::STANDARD_PLUGINS;
 use standard::JAVASCRIPT;
+pub use standard::STANDARD_PLUGINS;
 
 /// How many plugins are kept loaded.
 const LOADED_MAX: usize = 4_096;

@@ -157,9 +157,8 @@ impl Runtime {
     }
 
     fn carry_out(&self, content: &Arc<Content>, answer: Answer) -> Result<Done, Fault> {
-        let reason = |it: Option<types::Reason>| {
-            it.map_or_else(|| Reason::code("dropped"), Reason::from)
-        };
+        let reason =
+            |it: Option<types::Reason>| it.map_or_else(|| Reason::code("dropped"), Reason::from);
         Ok(match answer {
             Answer::Filter(Decision::Accept) | Answer::Transform(Verdict::Pass) => {
                 Done::Go(vec![Arc::clone(content)])

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use wasmtime::component::{Component, Instance, InstancePre, Linker};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, Trap, UpdateDeadline};
 
+use super::Fault;
 use super::bindings::Plugin;
 use super::bindings::exports::hookyard::plugin::{filter, lifecycle, transform};
 use super::bindings::hookyard::plugin::types::{CallContext, Decision, Verdict};
@@ -14,10 +15,11 @@ use super::configured::Images;
 use super::engine::{Limits, Machine, Purpose, Running};
 use super::imports::SearchedTooMuch;
 use super::stopwatch::cpu_time;
-use super::Fault;
 use crate::event::{Content, Event};
 use crate::json::Json;
-use crate::plugin::{LogLevel, LogLine, Manifest, World};
+#[cfg(feature = "compiler")]
+use crate::plugin::World;
+use crate::plugin::{LogLevel, LogLine, Manifest};
 
 /// A plugin that is compiled and linked, ready for runs.
 pub(super) struct Loaded {
@@ -125,6 +127,7 @@ impl Loaded {
         Ok(loaded)
     }
 
+    #[cfg(feature = "compiler")]
     pub(super) fn world(&self) -> Option<World> {
         match (&self.filter, &self.transform) {
             (Some(_), Some(_)) => Some(World::Both),
@@ -140,10 +143,6 @@ impl Loaded {
             Some(script) => Cow::Owned(format!(r#"{{"script":{script},"config":{config}}}"#)),
             None => Cow::Borrowed(config),
         }
-    }
-
-    pub(super) fn describe(&self, machine: &Machine) -> Result<Manifest, Fault> {
-        Call::new(machine, self, None)?.describe()
     }
 
     /// Makes an instance and lets it go: what a run costs before the plugin does anything.
@@ -226,6 +225,7 @@ impl Call<'_> {
     }
 
     /// The instance, for whoever wants to look at it from outside.
+    #[cfg(feature = "compiler")]
     pub(super) fn into_parts(mut self) -> (Store<Run>, Instance) {
         self.store.set_hostcall_fuel(usize::MAX);
         self.store.data_mut().budget = Duration::MAX;
@@ -236,7 +236,7 @@ impl Call<'_> {
         self.store.get_fuel().ok()
     }
 
-    fn describe(&mut self) -> Result<Manifest, Fault> {
+    pub(super) fn describe(&mut self) -> Result<Manifest, Fault> {
         let plugin = self.plugin;
         let it = self.within(self.machine.limits.configure_ms, |store, instance| {
             plugin.lifecycle.load(&mut *store, instance)?.call_describe(store)

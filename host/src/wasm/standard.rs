@@ -1,8 +1,7 @@
 //! The standard plugins, built from `plugins/` and carried in the binary.
 
 /// The plugin that runs scripts: one of those below.
-pub(super) const JAVASCRIPT: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/javascript.wasm"));
+pub(super) const JAVASCRIPT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/javascript.wasm"));
 
 /// Name and file of each.
 pub const STANDARD_PLUGINS: [(&str, &[u8]); 8] = [

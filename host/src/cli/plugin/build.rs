@@ -39,8 +39,10 @@ pub(super) fn run(project: &Project) -> anyhow::Result<()> {
         uploaded.compile_time.as_secs_f64()
     });
     if file.len() > bytes_max {
-        println!("  note: a router takes {bytes_max} bytes unless its operator allows more \
-                  (`plugin-upload-bytes-max`)");
+        println!(
+            "  note: a router takes {bytes_max} bytes unless its operator allows more \
+                  (`plugin-upload-bytes-max`)"
+        );
     }
     Ok(())
 }

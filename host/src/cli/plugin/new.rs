@@ -52,7 +52,10 @@ impl New {
         });
         for (path, text) in template {
             let text = text.replace("{{name}}", name.as_str());
-            write(&folder.join(path), &text.replace("{{snake}}", &name.as_str().replace('-', "_")))?;
+            write(
+                &folder.join(path),
+                &text.replace("{{snake}}", &name.as_str().replace('-', "_")),
+            )?;
         }
         write(&folder.join("wit/plugin.wit"), CONTRACT)?;
         if let Language::Rust = self.lang {

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::ensure;
 
+use super::Here;
 use super::build::{self, is_script};
 use super::cases::{self, Case};
 use super::local::Local;
 use super::project::Project;
-use super::Here;
 use crate::trial;
 use crate::wasm::Step;
 

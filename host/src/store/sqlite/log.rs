@@ -7,9 +7,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Result, Row, params, params_from_iter};
 use uuid::Uuid;
 
-use super::{plugin_log, quarantines};
 use super::rows::{self, EVENT, broken, digest, json, json_or_null, to_json, uuid};
 use super::writer::Writing;
+use super::{plugin_log, quarantines};
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::Tenant;
 use crate::plugin::Digest;

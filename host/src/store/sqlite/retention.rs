@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-use super::{access, plugin_log};
 use super::rows::to_json;
 use super::writer::Writing;
+use super::{access, plugin_log};
 use crate::delivery::Reason;
 use crate::store::{Pruned, Retention};
 
