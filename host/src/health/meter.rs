@@ -12,6 +12,7 @@ use crate::wasm::StepRun;
 
 /// Two digits of each value are kept.
 const DIGITS: u8 = 2;
+const VALUE_MAX: u64 = 1 << 40;
 
 pub(super) struct Meter {
     since_ms: i64,
@@ -66,10 +67,9 @@ impl Meter {
         }
         let time_us = u64::try_from(run.time.as_micros()).unwrap_or(u64::MAX);
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-        // They grow as they have to; what is beyond all reason counts as the largest.
-        self.time_us.saturating_record(time_us);
-        self.memory_bytes.saturating_record(bytes(run.memory_bytes));
-        self.output_bytes.saturating_record(bytes(run.output_bytes));
+        record(&mut self.time_us, time_us);
+        record(&mut self.memory_bytes, bytes(run.memory_bytes));
+        record(&mut self.output_bytes, bytes(run.output_bytes));
     }
 
     pub(super) fn usage(&self, subscription: Uuid, plugin: Digest) -> Usage {
@@ -84,6 +84,11 @@ impl Meter {
             output_bytes: spread(&self.output_bytes),
         }
     }
+}
+
+/// The histogram grows as it has to, up to what no run can take.
+fn record(histogram: &mut Histogram<u32>, value: u64) {
+    histogram.record(value.min(VALUE_MAX)).expect("it grows so far");
 }
 
 fn spread(histogram: &Histogram<u32>) -> Spread {
