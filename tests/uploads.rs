@@ -233,3 +233,108 @@ async fn hostile_modules_fail_alone() {
     yard.publish("t", json!(2)).await;
     healthy.next().await;
 }
+
+const ORDERS: &str = "
+    const manifest = {
+      summary: 'Delivers large orders without their note',
+      configSchema: {
+        type: 'object', required: ['minimum'], additionalProperties: false,
+        properties: {minimum: {type: 'number'}},
+      },
+    };
+    function transform(event, config) {
+      const amount = event.get('/amount');
+      if (typeof amount !== 'number') return fail('no-amount');
+      log.info(`an order of ${amount}`);
+      if (amount < config.minimum) return drop('too-small');
+      return replace({set: {checkedby: 'orders'}, edits: {'/note': undefined}});
+    }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_is_a_plugin_without_any_toolchain() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let path = "/v1/plugins/orders/versions";
+    let script = [("content-type", "text/javascript")];
+    let upload = async |text: &str| {
+        yard.client.call(reqwest::Method::POST, path, &script, text.to_owned()).await
+    };
+    for (text, words) in [
+        ("", "empty"),
+        ("function transform( {", "script:1"),
+        ("let a = 1", "filter"),
+        (&"// a comment\n".repeat(6_000), "65536 bytes"),
+    ] {
+        let answer = upload(text).await;
+        assert_eq!(answer.status, 422, "{}", answer.text);
+        assert!(answer.body["detail"].as_str().unwrap().contains(words), "{}", answer.text);
+    }
+    let made = upload(ORDERS).await.expect(201);
+    assert_eq!(made["manifest"]["summary"], "Delivers large orders without their note");
+    assert_eq!(made["manifest"]["config_schema"]["required"], json!(["minimum"]));
+
+    let wrong = json!({"name": "x", "url": endpoint.url("/hook"), "filters": [{"type": "*"}],
+                       "steps": [{"plugin": "orders", "config": {}}]});
+    let refused = yard.client.post("/v1/subscriptions", &wrong).await.expect(400);
+    assert_eq!(refused["errors"][0]["field"], "/steps/0/config/minimum");
+    let steps = json!([{"plugin": "orders", "config": {"minimum": 100}}]);
+    yard.subscribe(&endpoint, json!({"steps": steps})).await;
+    yard.publish("order.paid", json!({"amount": 99, "note": "n"})).await;
+    yard.publish("order.paid", json!({"note": "n"})).await;
+    yard.publish(
+        "order.paid",
+        json!({"amount": 100, "note": "n", "id": 9_007_199_254_740_993_u64}),
+    )
+    .await;
+    let body = endpoint.next().await.json();
+    assert_eq!(body["data"], json!({"amount": 100, "id": 9_007_199_254_740_993_u64}));
+    assert_eq!(body["checkedby"], "orders");
+    let dropped = yard.await_deliveries("state=filtered", 1).await;
+    assert_eq!(dropped[0]["reason"]["code"], "too-small");
+    let failed = yard.await_deliveries("state=failed", 1).await;
+    assert_eq!(failed[0]["reason"]["code"], "no-amount");
+    let logs = yard.client.get("/v1/plugins/orders/logs").await.expect(200);
+    assert_eq!(logs["lines"][0]["message"], "an order of 100");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_has_the_plugin_in_its_field_file() {
+    let yard = Yard::start().await;
+    let upload = async |field: &str, media_type: &str| {
+        let head = format!(
+            "--x\r\ncontent-disposition: form-data; name=\"{field}\"; filename=\"a\"\r\n\
+             content-type: {media_type}\r\n\r\n"
+        );
+        let body = [head.as_bytes(), &filter_module(ACCEPT, ""), b"\r\n--x--\r\n"].concat();
+        let headers = [("content-type", "multipart/form-data; boundary=x")];
+        let path = "/v1/plugins/form/versions";
+        yard.client.call(reqwest::Method::POST, path, &headers, body).await
+    };
+    let made = upload("file", "application/wasm").await.expect(201);
+    assert_eq!(made["world"], "hookyard:plugin/filter-plugin@1");
+    assert_eq!(made["imports"], json!([]));
+    let missing = upload("plugin", "application/wasm").await.expect(400);
+    assert_eq!(missing["errors"][0]["field"], "file");
+    assert_eq!(upload("file", "image/png").await.status, 415);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compiling_for_a_tenant_has_an_end() {
+    let yard = Yard::start_with(|it| it.plugin_compile_hour_seconds = Some(0)).await;
+    let answer = yard.client.upload("x", filter_module(ACCEPT, "")).await;
+    assert_eq!(answer.status, 409, "{}", answer.text);
+    assert_eq!(answer.body["code"], "quota-exceeded");
+    assert!(answer.text.contains("plugin-compile-hour-seconds"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_too_much_for_the_compiler_is_refused_and_the_next_one_taken() {
+    // The engine alone takes more memory than this.
+    let mut yard = Yard::start().await;
+    yard.change_settings(|it| it.plugin_compile_bytes_max = Some(8 << 20)).await;
+    let answer = yard.client.upload("x", filter_module(ACCEPT, "")).await;
+    assert_eq!(answer.body["code"], "compile-limit", "{}", answer.text);
+    assert!(answer.text.contains("plugin-compile-bytes-max"), "{}", answer.text);
+    yard.change_settings(|it| it.plugin_compile_bytes_max = None).await;
+    yard.upload("x", filter_module(ACCEPT, "")).await;
+}

@@ -185,6 +185,10 @@ mod tests {
             ("sample", r#"{"percent": 50, "by": "/mail"}"#),
             ("split", r#"{"at": "/lines"}"#),
             ("alternate-id", r#"{"kind": "Loyalty", "put": "/mail"}"#),
+            (
+                "javascript",
+                r#"{"script": "const transform = (event, config) => replace({set: {n: `${++n}`}, edits: {'/mail': config}}); let n = 0", "config": "x"}"#,
+            ),
         ];
         let events = [
             event(r#"{"amount":99,"mail":"a@example.com","lines":[1,2]}"#),
