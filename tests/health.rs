@@ -223,3 +223,56 @@ async fn the_routers_own_events_are_not_published_by_others_nor_wanted_by_everyb
     assert_eq!(answer.status, 400);
     assert_eq!(answer.body["errors"][0]["field"], "type");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumption_tries_one_and_holds_the_others_where_it_fails() {
+    let yard = Yard::start_with(|it| it.plugin_probe_ms = Some(3_600_000)).await;
+    let endpoint = Endpoint::start().await;
+    yard.upload("gate", brittle("1", true)).await;
+    let made = yard.subscribe(&endpoint, json!({"steps": [{"plugin": "gate"}]})).await;
+    fail_five_times(&yard).await;
+    for number in 5..8 {
+        yard.publish("t", json!(number)).await;
+    }
+    yard.await_deliveries("state=held", 3).await;
+    yard.client.post(&format!("{}/resume", path(&made)), &json!({})).await.expect(200);
+    let probes = async || {
+        let shown = yard.client.get(&path(&made)).await.expect(200);
+        shown["quarantine"]["probes"].as_u64().unwrap()
+    };
+    while probes().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(yard.deliveries("state=held").await.len(), 3);
+    assert_eq!(yard.deliveries("state=failed").await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_has_failed_itself_does_not_come_back() {
+    let yard = Yard::start_with(|it| it.plugin_probe_ms = Some(3_600_000)).await;
+    let endpoint = Endpoint::start().await;
+    let first = yard.upload("gate", brittle("1", true)).await["digest"].clone();
+    let allowed = "/v1/plugins/gate/automatic-rollback";
+    let body = json!({"allowed": true}).to_string();
+    let json_type = [("content-type", "application/json")];
+    yard.client.call(reqwest::Method::PUT, allowed, &json_type, body).await.expect(200);
+    let made = yard.subscribe(&endpoint, json!({"steps": [{"plugin": "gate"}]})).await;
+    let second = yard.upload("gate", brittle("2", true)).await["digest"].clone();
+    fail_five_times(&yard).await;
+    // Back to the first one, which fails as well.
+    let quarantined = async || {
+        let shown = yard.client.get(&path(&made)).await.expect(200);
+        shown["quarantine"]["plugin"].clone()
+    };
+    while yard.client.get("/v1/plugins/gate").await.expect(200)["digest"] == second {
+        tokio::task::yield_now().await;
+    }
+    while quarantined().await != first {
+        yard.publish("t", json!({})).await;
+    }
+    yard.publish("t", json!({})).await;
+    while yard.deliveries("state=held").await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(yard.client.get("/v1/plugins/gate").await.expect(200)["digest"], first);
+}

@@ -125,7 +125,7 @@ async fn a_proposed_pipeline_is_compared_with_the_present_one() {
     assert_eq!(changes, expected, "{lines:?}");
     assert_eq!(lines[1]["diff"], json!([[{"op": "remove", "path": "/data/mail"}]]));
     assert!(lines[1]["proposed"]["fuel"].as_u64().unwrap() > 0);
-    let totals = json!({"events": 3, "same": 0, "changed": 1, "now-dropped": 1, "now-delivered": 1,
+    let totals = json!({"events": 3, "same": 0, "changed": 1, "now_dropped": 1, "now_delivered": 1,
                         "fails": 0});
     assert_eq!(lines[3]["totals"], totals);
 
@@ -164,7 +164,7 @@ async fn a_shadow_sees_what_is_published_and_delivers_nothing() {
     let report = yard.client.get(&path).await.expect(200);
     assert_eq!(report["totals"]["events"], 2, "{report}");
     assert_eq!(report["totals"]["same"], 1);
-    assert_eq!(report["totals"]["now-dropped"], 1);
+    assert_eq!(report["totals"]["now_dropped"], 1);
     assert_eq!(report["examples"][0]["reason"]["code"], "condition-not-met");
     yard.client.call(Method::DELETE, &path, &[], String::new()).await.expect(204);
     yard.publish("order.paid", json!({"amount": 5})).await;

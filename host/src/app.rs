@@ -12,22 +12,23 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use uuid::Uuid;
 
+use crate::clock;
 use crate::config::Settings;
 use crate::delivery::Delivery;
 use crate::dns::Dns;
 use crate::egress::Egress;
 use crate::event::Tenant;
 use crate::formats::{AccountRate, Format, Formats};
-use crate::health::Health;
+use crate::health::{self, Health, Who};
 use crate::index::Index;
 use crate::keys::SigningKey;
-use crate::render::Body;
+use crate::render::{Body, Rendered};
 use crate::secret::ServerKey;
 use crate::send::Sender;
-use crate::store::{self, Record, Sharing, Signals, Sqlite, Store, Unrouted};
+use crate::store::{self, LogEntry, Record, Sharing, Signals, Sqlite, Store, Unrouted};
 use crate::subscription::Subscription;
 use crate::trial::Shadows;
-use crate::wasm::{Files, Purpose, Runtime};
+use crate::wasm::{Files, Purpose, Runtime, StepRun};
 use crate::workers::Workers;
 
 /// See the head of this module.
@@ -192,6 +193,31 @@ impl App {
     pub fn account_rate(&self, account: &(Tenant, &'static str)) -> Option<AccountRate> {
         let rates = self.account_rates.read().unwrap_or_else(PoisonError::into_inner);
         rates.get(account).copied()
+    }
+
+    /// Counts what plugins have done for a subscription, and begins a quarantine where it has been too
+    /// bad. Answers with the lines that are to be kept.
+    pub async fn count_runs(
+        &self,
+        who: Who<'_>,
+        rendered: &Rendered,
+        runs: Vec<StepRun>,
+    ) -> Vec<LogEntry> {
+        let now_ms = clock::now_ms();
+        let counted = self.health.count(who, runs, now_ms);
+        if let (Some(plugin), Rendered::Failed(reason)) = (counted.failing, rendered) {
+            let wait_ms = self.settings.plugin_probe_ms;
+            let it = health::quarantine(who, plugin, reason.clone(), now_ms, wait_ms);
+            // Nothing is held before it is on disk that it is to be: a crash would leave it held.
+            match self.store.put_quarantine(it.clone()).await {
+                Ok(()) => {
+                    self.health.quarantine(it);
+                    self.health.changed.notify_one();
+                }
+                Err(err) => tracing::warn!(%plugin, %err, "cannot quarantine a plugin that fails"),
+            }
+        }
+        counted.lines
     }
 
     /// Which subscriptions there are.

@@ -176,9 +176,11 @@ pub(super) async fn file(
     let digest = seen(&api, &caller, &query, path).await?.digest;
     let file = api.app.store.plugin_file(digest).await?;
     let file = file.ok_or_else(|| Problem::not_found("version of this plugin"))?;
+    let is_wasm = file.starts_with(b"\0asm");
+    let media_type = if is_wasm { "application/wasm" } else { "text/javascript" };
     let mut response = file.into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::ETAG, etag(digest));
     let value = format!("sha-256=:{}:", BASE64_STANDARD.encode(digest.0));
     let value = HeaderValue::try_from(value).expect("base64 is visible ASCII");

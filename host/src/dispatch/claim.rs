@@ -62,10 +62,10 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
                 it.rendering = Arc::clone(&present.rendering);
                 match app.health.quarantine_of(subscription) {
                     Some(quarantine) if runs(&it.rendering, quarantine.plugin) => Err(held(it)),
-                    _ => make_again(&app, it).await,
+                    _ => make_again(&app, it, &mut claimed.records).await,
                 }
             }
-            Some(_) => make_again(&app, it).await,
+            Some(_) => make_again(&app, it, &mut claimed.records).await,
         };
         match made {
             Ok(Made { delivery, body, others }) => {
@@ -118,7 +118,11 @@ struct Made {
 }
 
 /// The delivery with its body, or as it has to be recorded without one.
-async fn make_again(app: &Arc<App>, due: Due) -> Result<Made, Box<Delivery>> {
+async fn make_again(
+    app: &Arc<App>,
+    due: Due,
+    records: &mut Vec<Record>,
+) -> Result<Made, Box<Delivery>> {
     let mut delivery = due.delivery;
     let failed = |mut delivery: Delivery, reason: Reason| {
         delivery.state = DeliveryState::Failed;
@@ -130,18 +134,20 @@ async fn make_again(app: &Arc<App>, due: Due) -> Result<Made, Box<Delivery>> {
         return failed(delivery, reason);
     };
     let rendered = render_on_worker(app, &due.tenant, Arc::clone(&event), due.rendering).await;
-    let rendered = rendered.map(|it| {
-        it.map(|(rendered, runs)| {
-            let who = Who {
-                tenant: &due.tenant,
-                subscription: delivery.subscription_id,
-                event: event.id,
-            };
-            // What it writes was kept when the event was routed.
-            app.health.count(who, runs, clock::now_ms());
-            rendered
-        })
-    });
+    let rendered = match rendered {
+        Some(Ok((rendered, runs))) => {
+            let (tenant, subscription) = (&due.tenant, delivery.subscription_id);
+            let who = Who { tenant, subscription, event: event.id };
+            let lines = app.count_runs(who, &rendered, runs).await;
+            // A retry writes what was kept when the event was first rendered.
+            if delivery.body.is_none() {
+                records.extend(lines.into_iter().map(|it| Record::Log(Box::new(it))));
+            }
+            Some(Ok(rendered))
+        }
+        Some(Err(fault)) => Some(Err(fault)),
+        None => None,
+    };
     let part = usize::from(delivery.part);
     match rendered {
         Some(Ok(Rendered::Bodies(mut bodies))) if part < bodies.len() => {
@@ -162,6 +168,8 @@ async fn make_again(app: &Arc<App>, due: Due) -> Result<Made, Box<Delivery>> {
             failed(delivery, Reason::new("body-changed", "the event has no such part any more"))
         }
         Some(Ok(Rendered::Filtered(reason))) => {
+            let (subscription, at_ms) = (delivery.subscription_id, clock::now_ms());
+            records.push(Record::Filtered { subscription, at_ms });
             delivery.state = DeliveryState::Filtered;
             delivery.reason = Some(reason);
             Err(Box::new(delivery))

@@ -4,7 +4,7 @@
 mod breaker;
 mod meter;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -34,6 +34,8 @@ const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub struct Health {
     watched: Mutex<HashMap<(Uuid, Digest), Watched>>,
     quarantines: RwLock<HashMap<Uuid, Quarantine>>,
+    /// Versions that have been quarantined for somebody.
+    failing: Mutex<HashSet<Digest>>,
     /// Of each tenant, the hour and how long the compiler has worked for it in that hour.
     compiling: Mutex<HashMap<Tenant, (i64, Duration)>>,
     /// How many quarantines there are: nearly always none, which costs no lock to know.
@@ -136,9 +138,20 @@ impl Health {
 
     /// From now on, deliveries of the subscription are held.
     pub fn quarantine(&self, it: Quarantine) {
+        let mut failing = lock(&self.failing);
+        if failing.len() >= WATCHED_MAX {
+            failing.clear();
+        }
+        failing.insert(it.plugin);
+        drop(failing);
         let mut quarantines = self.quarantines.write().unwrap_or_else(PoisonError::into_inner);
         quarantines.insert(it.subscription, it);
         self.quarantined.store(quarantines.len(), Ordering::Release);
+    }
+
+    /// Whether a version has failed so often for some subscription that it was quarantined.
+    pub fn has_failed(&self, plugin: Digest) -> bool {
+        lock(&self.failing).contains(&plugin)
     }
 
     /// The plugin is run again.

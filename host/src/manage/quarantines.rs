@@ -95,7 +95,9 @@ async fn replace(
         let version = app.store.find_plugin(tenant, &step.plugin).await?;
         let Some(version) = version.filter(|found| found.digest == it.plugin) else { continue };
         let owner = version.tenant.as_ref();
-        if app.store.rollback_allowed(owner, name).await? {
+        let previous = app.store.previous_plugin(owner, name).await?;
+        let is_better = previous.is_some_and(|it| !app.health.has_failed(it));
+        if is_better && app.store.rollback_allowed(owner, name).await? {
             roll_back_to_the_last(app, it, owner, name).await?;
         }
     }
@@ -110,7 +112,7 @@ async fn roll_back_to_the_last(
 ) -> store::Result<()> {
     match roll_back(app, owner, name, Some(it.plugin)).await {
         Ok(version) => {
-            let data = json!({"plugin": name, "from": it.plugin, "to": version.digest});
+            let data = json!({"name": name, "plugin": version.digest, "replaces": it.plugin});
             announce(app, &it.tenant, "plugin.rolledback", data).await
         }
         Err(refusal) => {

@@ -11,7 +11,7 @@ use crate::app::{App, Ready, Signal, Unrecorded};
 use crate::clock;
 use crate::delivery::{Delivery, DeliveryState, Reason, delivery_id};
 use crate::event::Event;
-use crate::health::{self, Who};
+use crate::health::Who;
 use crate::plugin::Digest;
 use crate::render::{Body, Rendered, render};
 use crate::store::{Quarantine, Record, Unrouted};
@@ -101,7 +101,13 @@ impl Routing {
         let known = self.rendered.get(&subscription.rendering_hash).cloned();
         let rendered = known.unwrap_or_else(|| {
             let (rendered, runs) = render_patiently(&self.app, &self.event, subscription);
-            self.count(subscription, &rendered, runs, out);
+            if !runs.is_empty() {
+                let tenant = &self.event.tenant;
+                let who = Who { tenant, subscription: subscription.id, event: self.event.id };
+                let counted = self.app.count_runs(who, &rendered, runs);
+                let lines = self.router.handle.block_on(counted).into_iter();
+                out.records.extend(lines.map(|it| Record::Log(Box::new(it))));
+            }
             if shared {
                 self.rendered.insert(subscription.rendering_hash, rendered.clone());
             }
@@ -147,32 +153,6 @@ impl Routing {
         self.record(delivery, out);
         // The plugin may be well by now.
         out.held.push(subscription.id);
-    }
-
-    /// Counts what plugins have done, and begins a quarantine where it has been too bad.
-    fn count(
-        &self,
-        subscription: &Subscription,
-        rendered: &Rendered,
-        runs: Vec<StepRun>,
-        out: &mut Out,
-    ) {
-        let tenant = &self.event.tenant;
-        let who = Who { tenant, subscription: subscription.id, event: self.event.id };
-        let counted = self.app.health.count(who, runs, self.now_ms);
-        out.records.extend(counted.lines.into_iter().map(|it| Record::Log(Box::new(it))));
-        if let (Some(plugin), Rendered::Failed(reason)) = (counted.failing, rendered) {
-            let wait_ms = self.app.settings.plugin_probe_ms;
-            let it = health::quarantine(who, plugin, reason.clone(), self.now_ms, wait_ms);
-            // Nothing is held before it is on disk that it is to be: a crash would leave it held.
-            match self.router.handle.block_on(self.app.store.put_quarantine(it.clone())) {
-                Ok(()) => {
-                    self.app.health.quarantine(it);
-                    self.app.health.changed.notify_one();
-                }
-                Err(err) => tracing::warn!(%plugin, %err, "cannot quarantine a plugin that fails"),
-            }
-        }
     }
 
     fn deliver(&self, subscription: &Subscription, part: usize, body: Body, out: &mut Out) {

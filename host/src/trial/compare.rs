@@ -51,7 +51,6 @@ pub struct Cost {
 
 /// Comparisons, counted.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Totals {
     pub events: u64,
     pub same: u64,

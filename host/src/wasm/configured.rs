@@ -31,6 +31,8 @@ enum Image {
     /// How often it has been run.
     Counted(AtomicU32),
     Made(Arc<Loaded>),
+    /// It was tried.
+    Impossible,
 }
 
 impl Images {
@@ -39,6 +41,7 @@ impl Images {
         let images = self.0.read().unwrap_or_else(PoisonError::into_inner);
         match images.get(config) {
             Some(Image::Made(image)) => return Some(Arc::clone(image)),
+            Some(Image::Impossible) => return None,
             Some(Image::Counted(runs)) => {
                 // Again after as many runs where nothing has come of it.
                 if (runs.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(RUNS_MIN) {
@@ -80,6 +83,9 @@ impl Maker {
                     Ok(()) => _ = count.fetch_add(1, Ordering::Relaxed),
                     Err(why) => {
                         tracing::info!(plugin = %step.plugin, %why, "runs without an image");
+                        if let Ok(plugin) = runtime.plugin(step.plugin) {
+                            plugin.images.put(step.config, Image::Impossible);
+                        }
                     }
                 }
             }

@@ -222,7 +222,10 @@ impl Runtime {
         }
         let interpreter = self.interpreter()?;
         let start = Instant::now();
-        let plugin = interpreter.of_script(&self.machine, script)?;
+        let plugin = interpreter.of_script(&self.machine, script).map_err(|fault| match fault {
+            Fault::Configuration(why) => Refusal::new("bad-script", why),
+            other => Refusal::from(other),
+        })?;
         let compile_time = start.elapsed();
         let manifest = plugin.manifest.clone();
         let start = Instant::now();

@@ -110,6 +110,7 @@ impl Runtime {
             let mut next = Vec::new();
             for content in parts {
                 if let Err(fault) = clock.check() {
+                    runs.push(run(at, step, Cost::default(), 0, Some(fault.code())));
                     return failed(at, step, fault);
                 }
                 let input = Input { event: Arc::clone(event), content: Arc::clone(&content) };
@@ -275,7 +276,12 @@ fn changed(
     let data = match output.data {
         NewData::Same => content.data.clone(),
         NewData::Edits(edits) => {
+            let removes_only = edits.iter().all(|edit| edit.value.is_none());
             let Some(Data::Json(json)) = &content.data else {
+                if removes_only {
+                    // There is nothing that could be removed.
+                    return Ok(Content { attributes, data: content.data.clone() });
+                }
                 return Err(Fault::Verdict("edits of data that are not JSON".to_owned()));
             };
             let cost = edits.len().saturating_mul(json.bytes().len());

@@ -29,6 +29,14 @@ impl Transform for AlternateId {
     fn transform(&self, event: &Event, _: &Context) -> Result<Verdict> {
         let Some(id) = event.alternate_id(&self.kind) else { return Ok(Verdict::Pass) };
 
+        // Other data have no place for an id.
+        let media_type = event.attribute("datacontenttype");
+        if event.size() == 0 || media_type.is_some_and(|it| !it.contains("json")) {
+            return Ok(match event.attribute("subject") {
+                Some(_) => Output::new().set("subject", id).into(),
+                None => Verdict::Pass,
+            });
+        }
         let gone = self.remove.iter().filter(|it| **it != self.put);
         let mut output = gone.fold(Output::new(), |output, it| output.remove(it));
         output = if self.typed {

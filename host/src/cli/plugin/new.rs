@@ -11,10 +11,11 @@ include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
 #[derive(Debug, clap::Args)]
 pub(super) struct New {
-    /// What the plugin is written in
+    /// What the plugin is written in. A script in JavaScript needs no folder: `hookyard plugin push --name
+    /// NAME FILE.js`
     #[arg(long, value_name = "LANGUAGE")]
     lang: Language,
-    /// The name of the plugin: 1 to 63 of `a` to `z`, `0` to `9` and `-`
+    /// The name of the plugin: 1 to 63 of `a` to `z`, `0` to `9` and `-`, beginning with a letter
     name: String,
     /// The new folder. Empty: the name of the plugin
     #[arg(long, value_name = "PATH")]
@@ -63,7 +64,7 @@ impl New {
                 write(&folder.join("sdk").join(path), text)?;
             }
         }
-        println!("wrote {}: {} in {language}", folder.display(), name);
+        println!("wrote {}: a plugin in {language}", folder.display());
         println!("next: cd {} && hookyard plugin build && hookyard plugin test", folder.display());
         Ok(())
     }

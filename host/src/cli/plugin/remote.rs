@@ -174,8 +174,10 @@ impl Try {
         if let Some(id) = self.event_id {
             body["event_id"] = json!(id);
         }
-        if let Some((format, event_type)) = self.sample.as_deref().and_then(|it| it.split_once('/'))
-        {
+        if let Some(sample) = &self.sample {
+            let (format, event_type) = sample
+                .split_once('/')
+                .context("a sample is FORMAT/TYPE, as in kajabi/order_created")?;
             body["sample"] = json!({"format": format, "type": event_type});
         }
         ensure!(

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::Method;
-use serde_json::Value;
 
 use super::local::Local;
 use super::remote::Router;
@@ -64,7 +63,7 @@ fn show(it: &Reproduction, files: Vec<Bytes>, output: Option<PathBuf>) -> anyhow
             println!("body {digest}, {} bytes", body.bytes.len());
             match &output {
                 Some(path) => std::fs::write(path, &body.bytes)?,
-                None => println!("{}", text(&body.bytes)),
+                None => println!("{}", String::from_utf8_lossy(&body.bytes)),
             }
             if let Some(sent) = it.body_digest {
                 ensure!(digest == sent, "what was sent has another digest: {sent}");
@@ -80,12 +79,4 @@ fn show(it: &Reproduction, files: Vec<Bytes>, output: Option<PathBuf>) -> anyhow
         }
     }
     Ok(())
-}
-
-/// For reading: JSON in lines.
-fn text(bytes: &[u8]) -> String {
-    match serde_json::from_slice::<Value>(bytes) {
-        Ok(json) => serde_json::to_string_pretty(&json).expect("JSON is JSON"),
-        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
-    }
 }

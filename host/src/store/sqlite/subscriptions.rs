@@ -69,8 +69,9 @@ pub(super) fn change(
     }
     if it.state == State::Active {
         connection.execute(
-            "update deliveries set state = 'pending', due_at_ms = ?
-             where subscription = ? and state = 'held'",
+            "update deliveries set state = 'pending', due_at_ms = ?1
+             where subscription = ?2 and state = 'held'
+             and not exists (select 1 from quarantines where subscription = ?2)",
             params![it.updated_at_ms, it.id.as_bytes()],
         )?;
     }

@@ -1,0 +1,131 @@
+//! What is measured: plugins with their configurations, and events.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hookyard::event::{Attributes, Content, Data, Event, Tenant};
+use hookyard::json::Json;
+use hookyard::wasm::STANDARD_PLUGINS;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::native::{self, Native};
+
+/// A plugin at work.
+pub(crate) struct Work {
+    pub(crate) name: &'static str,
+    pub(crate) file: Vec<u8>,
+    pub(crate) config: String,
+    /// The same work on the data, where there is any.
+    pub(crate) native: Option<Native>,
+    /// How many KiB the data have.
+    pub(crate) sizes: Vec<usize>,
+    /// Size, and the microseconds that DESIGN allows.
+    pub(crate) targets: &'static [(usize, f64)],
+}
+
+const SCRIPT: &str = "const filter = (event) => \
+    event.get('/amount') >= 100 && ['AT', 'DE'].includes(event.get('/country'));";
+
+pub(crate) fn plugins() -> Vec<Work> {
+    let empty = Work {
+        name: "empty",
+        file: empty(),
+        config: "{}".to_owned(),
+        native: None,
+        sizes: vec![1],
+        targets: &[(1, 8.0)],
+    };
+    let filter = json!({"when": {"all": [
+        {"at": "/amount", "gte": 100}, {"at": "/country", "in": ["AT", "DE"]},
+    ]}});
+    let rules = json!({"rules": [
+        {"move": {"from": "/customer/mail", "to": "/contact/email"}},
+        {"remove": "/internal_note"},
+        {"template": {"at": "/title", "text": "{/amount} from {/country}"}},
+    ]});
+    let mut filter = standard("filter", filter, native::filter, &[(1, 12.0), (64, 12.0)]);
+    filter.sizes.push(64);
+    let remove = json!({"remove": ["/customer/mail", "/internal_note"]});
+    let alternate = json!({"kind": "Loyalty", "put": "/customer/id"});
+    let fields = json!({"fields": ["mail", "phone"]});
+    let sample = json!({"percent": 50, "by": "/customer/id"});
+    vec![
+        empty,
+        standard("minimize", remove, native::minimize, &[(1, 12.0), (16, 20.0)]),
+        standard("alternate-id", alternate, native::alternate_id, &[]),
+        filter,
+        standard("redact", fields, native::redact, &[]),
+        standard("map", rules, native::map, &[]),
+        standard("sample", sample, native::sample, &[]),
+        standard("split", json!({"at": "/lines"}), native::split, &[]),
+        standard("javascript", json!({"script": SCRIPT}), native::filter, &[]),
+    ]
+}
+
+fn standard(
+    name: &'static str,
+    config: serde_json::Value,
+    native: Native,
+    targets: &'static [(usize, f64)],
+) -> Work {
+    let (_, file) = STANDARD_PLUGINS.iter().find(|(it, _)| *it == name).unwrap();
+    let config = config.to_string();
+    Work { name, file: file.to_vec(), config, native: Some(native), sizes: vec![1, 16], targets }
+}
+
+/// An order of about so many KiB. What filters look at is in front; the last member goes.
+pub(crate) fn event(size_kib: usize) -> Arc<Event> {
+    let lines = if size_kib == 1 { 8 } else { 60 };
+    let line_bytes = (size_kib * 1_024 - 220) / lines;
+    let line = |number: usize| {
+        let start = format!(r#"{{"sku":"A-{number:04}","quantity":{},"price":"#, number % 7 + 1);
+        let filler = "x".repeat(line_bytes.saturating_sub(start.len() + 20));
+        format!(r#"{start}{number}.50,"text":"{filler}"}}"#)
+    };
+    let lines: Vec<_> = (0..lines).map(line).collect();
+    let data = format!(
+        r#"{{"amount":250,"country":"DE","customer":{{"id":"p-7","name":"Zoë","mail":"zoe@example.com","phone":"+49 30 1234567"}},"lines":[{}],"internal_note":"ask again"}}"#,
+        lines.join(",")
+    );
+    let pairs = [("specversion", "1.0"), ("id", "1"), ("source", "/shop"), ("type", "order.paid")];
+    let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let data = Some(Data::Json(Json::parse(Bytes::from(data)).unwrap()));
+    Arc::new(Event {
+        id: Uuid::nil(),
+        tenant: Tenant::new("acme").unwrap(),
+        format: "cloudevents",
+        content: Arc::new(Content { attributes: Attributes::new(pairs).unwrap(), data }),
+        alternate_ids: vec![("Loyalty".to_owned(), "L-7".to_owned())],
+        accepted_at_ms: 1_700_000_000_000,
+        revision: 0,
+    })
+}
+
+/// The plugin that accepts and does nothing else.
+pub(crate) fn empty() -> Vec<u8> {
+    filter_module("(i32.const 1024)")
+}
+
+/// A core module with the exports of a filter and nothing in it. `filter` leaves the address of a decision,
+/// of which the one at 1024 is to accept.
+pub(crate) fn filter_module(filter: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+            (memory (export "memory") 2)
+            (global $next (mut i32) (i32.const 65536))
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                (local $block i32)
+                (local.set $block (i32.and
+                    (i32.add (global.get $next) (i32.const 15)) (i32.const -16)))
+                (global.set $next (i32.add (local.get $block) (local.get 3)))
+                (local.get $block))
+            (func (export "hookyard:plugin/lifecycle@1.0.0#describe") (result i32) (i32.const 0))
+            (func (export "hookyard:plugin/lifecycle@1.0.0#configure") (param i32 i32) (result i32)
+                (i32.const 512))
+            (func (export "hookyard:plugin/filter@1.0.0#filter")
+                (param i32 i32 i32 i32 i32 i32 i32 i64) (result i32)
+                {filter}))"#
+    );
+    wat::parse_str(text).unwrap()
+}
