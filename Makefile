@@ -1,6 +1,6 @@
 # Each line calls cargo or a script. `make demo` and `make test` set up what they need by themselves.
 
-.PHONY: setup run demo test lint ci
+.PHONY: setup run demo test test-languages plugin-tour bench-wasm lint ci
 
 setup: ## Install what is missing: a C compiler, Rust, the wasm32 target
 	@scripts/setup
@@ -18,6 +18,15 @@ demo: setup ## Show a router at work
 test: ## Run all tests
 	@scripts/setup test
 	@scripts/test
+
+test-languages: ## Take a plugin in each language from nothing to a delivery; loads compilers and libraries
+	@scripts/setup languages
+	@scripts/languages
+
+plugin-tour: test-languages ## The same: it ends with how long each step has taken, language by language
+
+bench-wasm: setup ## Measure runs of plugins; the first time, compiles everything anew, optimised
+	@cargo bench --locked --workspace --bench wasm
 
 lint: ## Check the formatting, and clippy natively and for the plugins
 	@scripts/setup lint

@@ -12,6 +12,8 @@ mod deliver; // attempts, retries, endpoints that misbehave
 mod formats; // the providers' APIs, case by case
 mod full_disk; // a store that cannot write
 mod health; // what plugins write and take, and when they are held back
+mod hostile; // files and guests that want to do harm
+mod languages; // plugins in every language, from nothing to a delivery
 mod login; // how clients of the providers come by tokens
 mod mypreferences; // its deliveries
 mod pipeline; // plugins on the way of an event, good and bad

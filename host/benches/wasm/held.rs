@@ -10,12 +10,12 @@ use rustix::process::{Pid, setpriority_process};
 use super::{clocked, open, try_open, work};
 
 /// The instances of a pool, beside which a router has four more for uploads.
-const POOL: usize = 1_000;
+const POOL: usize = 250;
 /// The runs that are begun: more than find a place, which is how we know that all places were taken at
 /// the same time.
-const RUNS: usize = 1_100;
+const RUNS: usize = 280;
 /// So much CPU time that all of them have begun before the first one ends.
-const CPU_MS: u64 = 40;
+const CPU_MS: u64 = 100;
 /// Time enough to begin.
 const BEGINS_WITHIN: Duration = Duration::from_micros(500);
 /// A run needs half a MiB of the stack.
