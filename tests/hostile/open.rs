@@ -51,7 +51,7 @@ async fn a_schema_is_checked_in_time() {
     if got == "accepted" {
         victim.try_subscribe("doubling", &json!({})).await;
     }
-    victim.is_unharmed().await;
+    victim.check_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +62,7 @@ async fn a_schema_is_made_ready_within_its_memory() {
         (0..1_200).map(|it| (format!(r"^(\pL\w\pN){{190}}{it}$"), json!({}))).collect();
     let it = schema(&json!({"patternProperties": patterns}).to_string());
     victim.upload("patterns", it.module()).await;
-    victim.is_unharmed().await;
+    victim.check_unharmed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

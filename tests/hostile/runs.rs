@@ -175,7 +175,7 @@ async fn a_program_that_misbehaves_fails_alone_in_every_step() {
         ("spin", "4000000000", "plugin-timeout"),
         ("split", "65", "plugin-bad-verdict"),
         ("flood", "400000", "plugin-output-too-large"),
-        ("search", "50000", "plugin-output-too-large"),
+        ("search", "15000", "plugin-output-too-large|plugin-timeout"),
         ("search", "2000", "plugin-search-too-large|plugin-timeout"),
         ("chatter", "", "delivered"),
     ] {
