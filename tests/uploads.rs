@@ -293,6 +293,7 @@ async fn a_script_is_a_plugin_without_any_toolchain() {
     assert_eq!(dropped[0]["reason"]["code"], "too-small");
     let failed = yard.await_deliveries("state=failed", 1).await;
     assert_eq!(failed[0]["reason"]["code"], "no-amount");
+    yard.await_deliveries("state=delivered", 1).await;
     let logs = yard.client.get("/v1/plugins/orders/logs").await.expect(200);
     let mut messages: Vec<_> = logs["lines"]
         .as_array()
