@@ -112,6 +112,7 @@ async fn a_plugin_that_fails_and_fails_has_its_deliveries_held_and_sent_when_it_
     assert_eq!(found.len(), 5);
     let held = yard.await_deliveries("state=held", 3).await;
     assert!(held.iter().all(|it| it["reason"]["code"] == "plugin-quarantined"), "{held:?}");
+    assert_eq!(yard.deliveries("reason=plugin-quarantined").await, held);
     let told = watcher.next().await.json();
     assert_eq!(told["type"], "hookyard.plugin.quarantined");
     assert_eq!(told["data"]["subscription"], made["id"]);

@@ -22,6 +22,7 @@ use crate::formats::{AccountRate, Format, Formats};
 use crate::health::{self, Health, Who};
 use crate::index::Index;
 use crate::keys::SigningKey;
+use crate::manage::Uploads;
 use crate::render::{Body, Rendered};
 use crate::secret::ServerKey;
 use crate::send::Sender;
@@ -48,6 +49,7 @@ pub struct App {
     pub making_key: Mutex<()>,
     pub workers: Workers,
     pub health: Health,
+    pub uploads: Uploads,
     pub shadows: Shadows,
     /// Grows whenever tokens may have been changed by another process.
     pub tokens_changed: watch::Receiver<u64>,
@@ -158,6 +160,7 @@ impl App {
             making_key: Mutex::default(),
             sender: Sender::new(Arc::clone(&egress)).context("cannot set up outgoing HTTP")?,
             health: Health::default(),
+            uploads: Uploads::default(),
             shadows: Shadows::default(),
             workers: Workers::start(workers).context("cannot start the worker threads")?,
             egress,

@@ -68,7 +68,7 @@ impl fmt::Display for Tenant {
 }
 
 /// What is wrong with one field of what somebody sent, and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// A JSON Pointer into a body, or the name of an attribute or parameter.
     pub field: String,
@@ -116,6 +116,13 @@ pub struct Event {
 pub struct Content {
     pub attributes: Attributes,
     pub data: Option<Data>,
+}
+
+impl Content {
+    /// How large the data are.
+    pub fn data_bytes(&self) -> usize {
+        self.data.as_ref().map_or(0, |data| data.bytes().len())
+    }
 }
 
 /// The data of an event, by what can be done with them.
@@ -256,6 +263,15 @@ impl Attributes {
                 at.map(|at| self.extensions.remove(at).1)
             }
         })
+    }
+
+    /// How many there are, and how many bytes their names and values have.
+    pub fn size(&self) -> (usize, usize) {
+        let texts = [&self.id, &self.source, &self.event_type].into_iter();
+        let optional = [&self.subject, &self.time, &self.datacontenttype, &self.dataschema];
+        let texts = texts.chain(optional.into_iter().flatten()).map(String::len);
+        let extensions = self.extensions.iter().map(|(name, value)| name.len() + value.len());
+        texts.chain(extensions).fold((0, 0), |(count, bytes), it| (count + 1, bytes + it))
     }
 
     /// Whether the data are JSON by their media type; they are when there is none

@@ -14,6 +14,8 @@ const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/schemas.rs"))
 const VIOLATIONS_MAX: usize = 20;
 /// How large a schema from a stranger may be, in bytes of JSON.
 const STRANGE_SCHEMA_BYTES_MAX: usize = 64 * 1024;
+/// How large what becomes of one pattern may be, in bytes.
+const PATTERN_BYTES_MAX: usize = 256 * 1024;
 
 /// The text of a file of `schemas/`, for example `mypreferences/create.json`.
 ///
@@ -74,7 +76,8 @@ impl Schema {
     }
 
     /// Compiles a schema that a stranger wrote. It can refer to nothing outside itself, and its
-    /// patterns are matched in linear time.
+    /// patterns are matched in linear time. Even so, a small schema can take long to compile and to
+    /// check by: who wrote it decides where that may be done.
     ///
     /// # Errors
     ///
@@ -87,11 +90,13 @@ impl Schema {
     }
 
     fn compile(source: Value, endpoints: Endpoints) -> Result<Schema, String> {
+        let patterns = PatternOptions::regex();
+        let patterns = patterns.size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
         let http = endpoints == Endpoints::HttpAllowed;
         let validator = jsonschema::options()
             .with_draft(jsonschema::Draft::Draft202012)
             .offline()
-            .with_pattern_options(PatternOptions::regex())
+            .with_pattern_options(patterns)
             .should_validate_formats(true)
             .with_format("https-endpoint", move |text: &str| is_endpoint(text, http))
             .with_format("endpoint", |text: &str| is_endpoint(text, true))

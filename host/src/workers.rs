@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::event::Tenant;
 
@@ -86,6 +86,19 @@ impl Workers {
         Ok(())
     }
 
+    /// Does something in its turn and answers what it says; none when there is no room for it, or when
+    /// it panics.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        tenant: &Tenant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        // Whoever asked may be gone by then.
+        self.submit(tenant, 0, || _ = reply.send(work())).ok()?;
+        answer.await.ok()
+    }
+
     /// Queues the rest of a task that has had its turn. There is always room for it.
     pub fn go_on(&self, tenant: &Tenant, work: impl FnOnce() + Send + 'static) {
         self.shared.lock().push_front(tenant, Box::new(work));
@@ -117,7 +130,7 @@ impl Shared {
             let start = Instant::now();
             // A bug on the way of one event is not the end of the others.
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
-                tracing::error!(%tenant, "a task panicked; its event will be routed again at the next start");
+                tracing::error!(%tenant, "a task panicked; if it was an event, it will be routed again at the next start");
             }
             self.lock().charge(&tenant, start.elapsed());
         }

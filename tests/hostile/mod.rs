@@ -2,11 +2,11 @@
 //! makes it panic or makes it large is seen from outside.
 
 mod bombs; // files that take the compiler long
+mod bounds; // what costs the router much
 mod bytes;
 mod fuzz; // files that were changed by chance
 mod guests;
 mod manifests; // what plugins say of themselves, and take
-mod open; // what does not hold yet
 mod refusals; // files that are no plugins
 mod rivals; // who uploads at the same time
 mod runs; // guests that go wrong on the way of an event

@@ -19,6 +19,11 @@ fn says(words: &[u32]) -> Guest {
     guest().words(VERDICT, words)
 }
 
+/// Cannot handle the event, for a reason with this code.
+fn fails(code: &[u8]) -> Guest {
+    says(&[FAIL, TEXT, u32::try_from(code.len()).unwrap()]).bytes(TEXT, code)
+}
+
 /// With new data of this kind.
 fn replaces(kind: u32, bytes: &[u8]) -> Guest {
     let length = u32::try_from(bytes.len()).unwrap();
@@ -54,10 +59,6 @@ fn edits(pointer: &str, value: Option<&str>, count: u32) -> Guest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verdict_that_cannot_be_read_is_a_trap() {
-    let fails = |code: &[u8]| {
-        let length = u32::try_from(code.len()).unwrap();
-        says(&[FAIL, TEXT, length]).bytes(TEXT, code)
-    };
     let cases: Vec<Run> = vec![
         ("at the edge", guest().answers_at(262_136), "plugin-trap"),
         ("outside", guest().answers_at(262_144), "plugin-trap"),
@@ -151,6 +152,10 @@ async fn a_verdict_that_cannot_be_carried_out_is_a_fault() {
         ("x", "\u{ffff}"),
     ] {
         cases.push(("a bad attribute", sets(name, value), BAD));
+    }
+    cases.push(("a code of its own", fails(b"no-1"), "no-1"));
+    for code in ["", "plugin-trap", "Two Words", "a_b", "a\nb", &"x".repeat(65)] {
+        cases.push(("a bad code", fails(code.as_bytes()), BAD));
     }
     for name in ["id", "source", "type", "specversion"] {
         cases.push(("a required attribute taken away", unsets(name), BAD));

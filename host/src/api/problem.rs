@@ -45,6 +45,12 @@ impl Problem {
         Problem { errors, ..self }
     }
 
+    /// The same problem, which may be gone in a second.
+    pub(crate) fn with_retry(mut self) -> Problem {
+        self.headers.push((header::RETRY_AFTER, "1"));
+        self
+    }
+
     pub(crate) fn not_found(what: &str) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", format!("there is no such {what}"))
     }

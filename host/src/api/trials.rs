@@ -99,13 +99,15 @@ pub(super) async fn try_plugin(
             return Err(Refusal::Invalid(vec![Violation::new("", detail)]).into());
         }
     };
-    let step = manage::check_configuration(&api.app, &version, "", &it.config).await?;
+    let payer = &event.tenant;
+    let step = manage::check_configuration(&api.app, payer, &version, "", &it.config).await?;
     let step = step.map_err(Refusal::Invalid)?;
     let trial = {
         let (runtime, event) = (Arc::clone(&api.app.measuring), Arc::clone(&event));
-        tokio::task::spawn_blocking(move || trial::try_step(&runtime, &event, &step)).await
+        api.app.workers.ask(payer, move || trial::try_step(&runtime, &event, &step)).await
     };
-    let trial = trial.map_err(|_| Refusal::Unavailable("the plugin could not be tried".into()))?;
+    let trial =
+        trial.ok_or_else(|| Refusal::Unavailable("the plugin could not be tried".into()))?;
     let trial = trial.map_err(|fault| Refusal::Unavailable(fault.to_string()))?;
     let mut body = document(&event, trial);
     body["digest"] = json!(version.digest);
@@ -257,7 +259,7 @@ impl Comparing {
     async fn compare(&self, event: Arc<Event>) -> Result<(trial::Change, Value), String> {
         let app = Arc::clone(&self.app);
         let (subscription, proposed) = (Arc::clone(&self.subscription), Arc::clone(&self.proposed));
-        let compared = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let format = app.format(subscription.format);
             let present = &subscription.rendering;
             let found = trial::compare(&app.measuring, format, &event, present, &proposed);
@@ -267,8 +269,9 @@ impl Comparing {
                 line["type"] = json!(event.content.attributes.event_type);
                 (it.change, line)
             })
-        });
-        let compared = compared.await.map_err(|_| "comparing failed; the log says more")?;
+        };
+        let compared = self.app.workers.ask(&self.subscription.tenant, work).await;
+        let compared = compared.ok_or("comparing failed, or there is too much to do; try again")?;
         compared.map_err(|fault| fault.to_string())
     }
 

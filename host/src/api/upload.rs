@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Multipart, Path, Query, State};
@@ -10,6 +11,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::auth::Caller;
 use super::plugins::{CONTENT_DIGEST, document, if_match, name, owner, refused};
@@ -17,9 +19,12 @@ use super::problem::Problem;
 use super::{Api, answer, read_body};
 use crate::event::Violation;
 use crate::formats::Refusal;
+use crate::manage::Busy;
 use crate::manage::plugins::{File, upload as make};
 use crate::plugin::Digest;
 
+/// How long a file may take to come: while it does, it has one of few places.
+const PATIENCE: Duration = Duration::from_secs(120);
 const MEDIA_TYPES: &str = "`application/wasm`, `text/javascript` for a script, or a form \
      (`multipart/form-data`) with one of them in its field `file`";
 
@@ -39,7 +44,13 @@ pub(super) async fn upload(
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let is_form = media_type.is_some_and(|it| essence(it) == "multipart/form-data");
     let kind = if is_form { None } else { Some(kind(media_type)?) };
-    let body = read_body(body, &headers, api.app.settings.plugin_upload_bytes_max).await?;
+    let _upload = api.app.uploads.begin(owner.as_ref()).map_err(busy)?;
+    let body = read_body(body, &headers, api.app.settings.plugin_upload_bytes_max);
+    let body = timeout(PATIENCE, body).await.map_err(|_| {
+        let detail = format!("the body did not come within {} s", PATIENCE.as_secs());
+        Refusal::Malformed(detail)
+    })?;
+    let body = body.map_err(too_large)?;
     let (kind, file) = match kind {
         Some(kind) => (kind, body),
         None => file_of_form(headers.clone(), body).await?,
@@ -53,6 +64,31 @@ pub(super) async fn upload(
     body["compile_ms"] = json!(millis(uploaded.compile_time.as_secs_f64() * 1e3));
     body["empty_run_us"] = json!(millis(uploaded.empty_run_time.as_secs_f64() * 1e6));
     Ok(answer(StatusCode::CREATED, &body))
+}
+
+fn too_large(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::TooLarge { bytes_max } => {
+            let detail = format!(
+                "the file is larger than {bytes_max} bytes; make it smaller, or ask the operator for \
+                 more (`plugin-upload-bytes-max`)"
+            );
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+        }
+        other => other.into(),
+    }
+}
+
+fn busy(busy: Busy) -> Problem {
+    match busy {
+        Busy::Own => {
+            let detail = "you have several uploads under way; wait until one of them has ended";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-uploads", detail).with_retry()
+        }
+        Busy::All => {
+            Refusal::Unavailable("too many plugins are being uploaded; try again".to_owned()).into()
+        }
+    }
 }
 
 fn essence(media_type: &str) -> &str {

@@ -206,7 +206,7 @@ async fn render_on_worker(
     rendering: Arc<Rendering>,
 ) -> Option<Result<(Rendered, Vec<StepRun>), Fault>> {
     let (reply, answer) = oneshot::channel();
-    let bytes = event.content.data.as_ref().map_or(0, |data| data.bytes().len());
+    let bytes = event.content.data_bytes();
     let work = {
         let app = Arc::clone(app);
         move || {

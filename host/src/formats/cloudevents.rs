@@ -22,7 +22,7 @@ impl Format for CloudEvents {
     /// CloudEvents JSON format 1.0.2, sections 2 and 3.1.
     fn encode(&self, _: &Event, content: &Content, _: &Rendering) -> Body {
         let it = &content.attributes;
-        let size = content.data.as_ref().map_or(0, |data| data.bytes().len());
+        let size = content.data_bytes();
         let mut body = Writer::new(size + 512);
         body.text("specversion", "1.0");
         body.text("id", &it.id);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::scan::{Place, place, skip_space, tokens};
+use super::scan::{Place, find, place, skip_space, tokens};
 use super::{DEPTH_MAX, check};
 
 /// Why an edit cannot be made.
@@ -31,45 +31,56 @@ pub(super) fn edit(
     pointer: &str,
     value: Option<&str>,
 ) -> Result<(), EditError> {
-    let mut tokens =
-        tokens(pointer).ok_or_else(|| EditError::Pointer(pointer.to_owned()))?.peekable();
+    let no_pointer = || EditError::Pointer(pointer.to_owned());
+    let mut tokens = tokens(pointer).ok_or_else(no_pointer)?.peekable();
     let mut depth = 0;
-    let mut at = 0;
-    let mut last = Place::There { entry: 0..text.len(), value: 0..text.len(), comma: None };
+    let mut container = 0;
     while let Some(token) = tokens.next() {
         depth += 1;
-        last = place(text, at, &token);
-        match &last {
-            Place::There { value, .. } => at = value.start,
-            Place::Absent { .. } | Place::Nowhere if value.is_none() => return Ok(()),
-            Place::Absent { at, first, object } if tokens.peek().is_none() => {
-                let value = checked(pointer, value.unwrap_or_default(), depth)?;
-                let comma = if *first { "" } else { "," };
-                let new = if *object {
-                    format!("{comma}{}:{value}", serde_json::Value::from(&*token))
-                } else {
-                    format!("{comma}{value}")
-                };
-                text.splice(*at..*at, new.into_bytes());
-                return Ok(());
-            }
-            Place::Absent { .. } => return Err(EditError::NoParent(pointer.to_owned())),
-            Place::Nowhere if text[at] == b'[' => return Err(EditError::Index(pointer.to_owned())),
-            Place::Nowhere => return Err(EditError::NoParent(pointer.to_owned())),
+        if tokens.peek().is_none() {
+            return edit_in(text, container, &token, value, (pointer, depth));
+        }
+        match find(text, container, &token) {
+            Some(at) => container = at,
+            None if value.is_none() => return Ok(()),
+            None => return Err(EditError::NoParent(pointer.to_owned())),
         }
     }
-    let Place::There { entry, value: old, comma } = last else {
-        unreachable!("every other place returned above");
-    };
-    match value {
-        Some(value) => {
-            let value = checked(pointer, value, depth)?;
-            text.splice(old, value.bytes());
+    let value = checked((pointer, depth), value.ok_or(EditError::RemoveAll)?)?;
+    text.splice(.., value.bytes());
+    Ok(())
+}
+
+/// The end of the way: `token` names what is edited in the container.
+fn edit_in(
+    text: &mut Vec<u8>,
+    container: usize,
+    token: &str,
+    value: Option<&str>,
+    at: (&str, usize),
+) -> Result<(), EditError> {
+    match (place(text, container, token), value) {
+        (Place::There { value: old, .. }, Some(value)) => {
+            text.splice(old, checked(at, value)?.bytes());
         }
-        None if pointer.is_empty() => return Err(EditError::RemoveAll),
-        None => {
+        (Place::There { entry, comma, .. }, None) => {
             text.drain(with_comma(text, entry, comma));
         }
+        (Place::Absent { .. } | Place::Nowhere, None) => {}
+        (Place::Absent { at: end, first, object }, Some(value)) => {
+            let value = checked(at, value)?;
+            let comma = if first { "" } else { "," };
+            let new = if object {
+                format!("{comma}{}:{value}", serde_json::Value::from(token))
+            } else {
+                format!("{comma}{value}")
+            };
+            text.splice(end..end, new.into_bytes());
+        }
+        (Place::Nowhere, Some(_)) if text[container] == b'[' => {
+            return Err(EditError::Index(at.0.to_owned()));
+        }
+        (Place::Nowhere, Some(_)) => return Err(EditError::NoParent(at.0.to_owned())),
     }
     Ok(())
 }
@@ -84,7 +95,8 @@ fn with_comma(text: &[u8], entry: Range<usize>, comma_before: Option<usize>) -> 
     }
 }
 
-fn checked<'a>(pointer: &str, value: &'a str, depth: usize) -> Result<&'a str, EditError> {
+/// A value that is to stand so deep.
+fn checked<'a>((pointer, depth): (&str, usize), value: &'a str) -> Result<&'a str, EditError> {
     check(value.as_bytes(), DEPTH_MAX.saturating_sub(depth))
         .map_err(|err| EditError::Value { pointer: pointer.to_owned(), why: err.to_string() })?;
     Ok(value.trim())

@@ -17,14 +17,15 @@ use serde::de::{
 };
 
 use edit::edit;
-use scan::{Entries, Place, place, skip_space, skip_value, tokens, unescaped};
+use scan::{Entries, find, skip_space, skip_value, tokens, unescaped};
 
 pub use edit::EditError;
 
 /// By a member of this name, the JSON library means something else than an object.
 const RESERVED: &str = "$serde_json::private::RawValue";
-/// How deep arrays and objects may be nested.
-pub const DEPTH_MAX: usize = 128;
+/// How deep arrays and objects may be nested: many parsers end at 128, and around the data there is an
+/// envelope.
+pub const DEPTH_MAX: usize = 100;
 
 /// One JSON value as text. Cheap to clone; parts of it share its memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +75,7 @@ impl Json {
     pub fn get(&self, pointer: &str) -> Option<Json> {
         let mut at = 0;
         for token in tokens(pointer)? {
-            at = match place(&self.0, at, &token) {
-                Place::There { value, .. } => value.start,
-                Place::Absent { .. } | Place::Nowhere => return None,
-            };
+            at = find(&self.0, at, &token)?;
         }
         Some(Json(self.0.slice(at..skip_value(&self.0, at))))
     }
@@ -246,7 +244,7 @@ mod tests {
         refused(r#"["\ud800"]"#, "hex escape");
         refused("[1e999]", "out of range");
         refused("[01]", "invalid number");
-        refused(&"[".repeat(200), "recursion limit");
+        refused(&("[".repeat(101) + &"]".repeat(101)), "nested deeper than 100 levels");
         assert!(Json::parse(Bytes::from_static(b"\"\xff\"")).is_err());
     }
 
@@ -319,7 +317,7 @@ mod tests {
         check("/a/2", Some("1"), EditError::Index("/a/2".to_owned()));
         let bad = json("{}").edit([("/a", Some("{"))]).unwrap_err();
         assert!(bad.to_string().starts_with("the value for `/a` is not valid JSON"), "{bad}");
-        let deep = "[".repeat(127) + &"]".repeat(127);
+        let deep = "[".repeat(DEPTH_MAX - 1) + &"]".repeat(DEPTH_MAX - 1);
         assert!(json(r#"{"a":{}}"#).edit([("/a/b", Some(&*deep))]).is_err());
         assert!(json("{}").edit([("/b", Some(&*deep))]).is_ok());
     }

@@ -34,6 +34,25 @@ pub(super) enum Place {
     Nowhere,
 }
 
+/// Where the value begins that a token leads to from a container. The value itself is not looked at.
+pub(super) fn find(text: &[u8], container: usize, token: &str) -> Option<usize> {
+    let object = match text[container] {
+        b'{' => true,
+        b'[' => false,
+        _ => return None,
+    };
+    let mut left = if object { 0 } else { array_index(token)? };
+    let mut entries = Entries::of(text, container);
+    while let Some((key, value)) = entries.begin() {
+        if if object { is_key(&text[key], token) } else { left == 0 } {
+            return Some(value);
+        }
+        left = left.saturating_sub(1);
+        entries.at = skip_value(text, value);
+    }
+    None
+}
+
 pub(super) fn place(text: &[u8], container: usize, token: &str) -> Place {
     let object = match text[container] {
         b'{' => true,
@@ -94,12 +113,9 @@ impl Entries<'_> {
     pub(super) fn of(text: &[u8], container: usize) -> Entries<'_> {
         Entries { text, object: text[container] == b'{', at: container + 1 }
     }
-}
 
-impl Iterator for Entries<'_> {
-    type Item = Entry;
-
-    fn next(&mut self) -> Option<Entry> {
+    /// The key of the next entry, and where its value begins. Then `at` has to be set behind that.
+    fn begin(&mut self) -> Option<(Range<usize>, usize)> {
         let mut at = skip_space(self.text, self.at);
         if self.text[at] == b',' {
             at = skip_space(self.text, at + 1);
@@ -113,8 +129,17 @@ impl Iterator for Entries<'_> {
             let colon = skip_space(self.text, key.end);
             at = skip_space(self.text, colon + 1);
         }
-        self.at = skip_value(self.text, at);
-        Some(Entry { key, value: at..self.at })
+        Some((key, at))
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        let (key, value) = self.begin()?;
+        self.at = skip_value(self.text, value);
+        Some(Entry { key, value: value..self.at })
     }
 }
 

@@ -6,6 +6,7 @@ pub mod plugins;
 mod proof;
 pub mod quarantines;
 pub mod subscriptions;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ use crate::schemas::Schema;
 use crate::store::StoreError;
 use crate::subscription::StepRef;
 use crate::wasm::Step;
+
+pub use uploads::{Busy, Uploads};
 
 /// How many steps of its own a subscription may have.
 const STEPS_MAX: usize = 16;
@@ -39,11 +42,21 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// Finds the plugin of each step and checks its configuration. Violations point below `field`. Without
-/// a tenant, the plugins are shared ones: a format's own steps are not to be hidden by a tenant's plugin.
+/// Which plugins steps can name.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    /// The tenant's own and the shared ones.
+    ByTenant,
+    /// The shared ones: a format's own steps are not to be hidden by a tenant's plugin.
+    Shared,
+}
+
+/// Finds the plugin of each step of a tenant's subscription and checks its configuration. Violations
+/// point below `field`.
 async fn pin(
     app: &App,
-    tenant: Option<&Tenant>,
+    tenant: &Tenant,
+    seen: Seen,
     field: &str,
     steps: &[StepRef],
 ) -> Result<Vec<Step>, Refusal> {
@@ -51,11 +64,12 @@ async fn pin(
         let detail = format!("must have at most {STEPS_MAX} steps");
         return Err(Refusal::Invalid(vec![Violation::new(field, detail)]));
     }
+    let owner = matches!(seen, Seen::ByTenant).then_some(tenant);
     let mut pinned = Vec::with_capacity(steps.len());
     let mut violations = Vec::new();
     for (at, step) in steps.iter().enumerate() {
         let field = format!("{field}/{at}");
-        let Some(version) = app.store.find_plugin(tenant, &step.plugin).await? else {
+        let Some(version) = app.store.find_plugin(owner, &step.plugin).await? else {
             let detail = match &step.plugin {
                 PluginRef::Name(name) => format!("there is no plugin `{name}`; upload it first"),
                 PluginRef::Digest(digest) => format!("there is no plugin with the digest {digest}"),
@@ -68,7 +82,7 @@ async fn pin(
             violations.push(Violation::new(format!("{field}/plugin"), detail));
             continue;
         }
-        match check_configuration(app, &version, &field, &step.config).await? {
+        match check_configuration(app, tenant, &version, &field, &step.config).await? {
             Ok(step) => pinned.push(step),
             Err(wrong) => violations.extend(wrong),
         }
@@ -76,36 +90,62 @@ async fn pin(
     if violations.is_empty() { Ok(pinned) } else { Err(Refusal::Invalid(violations)) }
 }
 
-/// Checks a configuration by the plugin's schema, and then by the plugin itself. Violations point below
-/// `field`.
+/// Checks a configuration by the plugin's schema, and then by the plugin itself, in the turn of the
+/// tenant who wants it. Violations point below `field`.
 ///
 /// # Errors
 ///
 /// It could not be checked.
 pub async fn check_configuration(
     app: &App,
+    tenant: &Tenant,
     version: &PluginVersion,
     field: &str,
     config: &Value,
 ) -> Result<Result<Step, Vec<Violation>>, Refusal> {
     let field = format!("{field}/config");
-    if let Some(schema) = &version.manifest.config_schema {
-        let schema = Schema::strange(schema)
-            .map_err(|err| Refusal::Unavailable(format!("the plugin's schema is broken: {err}")))?;
-        let violations = schema.violations(config);
-        if !violations.is_empty() {
-            let below = |it: Violation| Violation::new(format!("{field}{}", it.field), it.detail);
-            return Ok(Err(violations.into_iter().map(below).collect()));
-        }
+    let violations = violations(app, tenant, version, config).await?;
+    if !violations.is_empty() {
+        let below = |it: Violation| Violation::new(format!("{field}{}", it.field), it.detail);
+        return Ok(Err(violations.into_iter().map(below).collect()));
     }
     let step = Step { plugin: version.digest, config: config.to_string() };
     let tried = {
         let (runtime, step) = (Arc::clone(&app.runtime), step.clone());
-        tokio::task::spawn_blocking(move || runtime.try_configuration(step.plugin, &step.config))
+        let work = move || runtime.try_configuration(step.plugin, &step.config);
+        app.workers.ask(tenant, work).await
     };
-    match tried.await {
-        Ok(Ok(())) => Ok(Ok(step)),
-        Ok(Err(fault)) => Ok(Err(vec![Violation::new(field, fault.to_string())])),
-        Err(_) => Err(Refusal::Unavailable("the plugin could not be tried".to_owned())),
+    match tried {
+        Some(Ok(())) => Ok(Ok(step)),
+        Some(Err(fault)) => Ok(Err(vec![Violation::new(field, fault.to_string())])),
+        None => Err(Refusal::Unavailable("the plugin could not be tried; try again".to_owned())),
+    }
+}
+
+/// What a plugin's schema says against a configuration.
+async fn violations(
+    app: &App,
+    tenant: &Tenant,
+    version: &PluginVersion,
+    config: &Value,
+) -> Result<Vec<Violation>, Refusal> {
+    let Some(schema) = version.manifest.config_schema.clone() else { return Ok(Vec::new()) };
+    let unavailable = |why: &str| Refusal::Unavailable(format!("{why}; try again"));
+    let config = config.clone();
+    if version.tenant.is_none() {
+        // The operator's schemas are as good as ours.
+        let work = move || Schema::strange(&schema).map(|schema| schema.violations(&config));
+        let checked = app.workers.ask(tenant, work).await;
+        let checked = checked.ok_or_else(|| unavailable("the configuration was not checked"))?;
+        return checked.map_err(|why| unavailable(&format!("the plugin's schema {why}")));
+    }
+    let _turn = app.uploads.check_turn().await;
+    let runtime = Arc::clone(&app.runtime);
+    let work = move || runtime.violations(schema, &config.to_string());
+    let checked = tokio::task::spawn_blocking(work).await;
+    match checked.map_err(|_| unavailable("the configuration was not checked"))? {
+        Ok(violations) => Ok(violations),
+        Err(why) if why.is_ours() => Err(unavailable(&why.detail)),
+        Err(why) => Ok(vec![Violation::new("", why.detail)]),
     }
 }

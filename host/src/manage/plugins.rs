@@ -10,14 +10,9 @@ use crate::app::App;
 use crate::clock;
 use crate::event::{Tenant, Violation};
 use crate::formats::Refusal;
-use crate::plugin::{Digest, Manifest, PluginName, PluginRef, PluginVersion};
-use crate::schemas::Schema;
+use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
 use crate::subscription::Subscription;
 use crate::wasm::{self, STANDARD_PLUGINS, Uploaded};
-
-/// How long the texts of a manifest may be, in bytes.
-const TEXT_BYTES_MAX: usize = 1_024;
-const READS_MAX: usize = 256;
 
 /// What is uploaded.
 #[derive(Clone, Debug)]
@@ -63,6 +58,8 @@ pub async fn upload(
     file: File,
     expected: Option<Digest>,
 ) -> Result<(PluginVersion, Uploaded), UploadRefusal> {
+    // Until it is stored: whoever comes next finds the quota and the current version as we leave them.
+    let _turn = app.uploads.turn().await;
     let (File::Wasm(bytes) | File::Script(bytes)) = &file;
     let replaces = current(app, tenant, name).await?;
     check_expected(expected, replaces)?;
@@ -87,7 +84,6 @@ pub async fn upload(
     let uploaded = uploaded
         .map_err(|_| Refusal::Unavailable("the plugin could not be tried".to_owned()))?
         .map_err(UploadRefusal::Plugin)?;
-    check_manifest(&uploaded.manifest).map_err(UploadRefusal::Plugin)?;
     let version = PluginVersion {
         name: name.clone(),
         tenant: tenant.cloned(),
@@ -242,30 +238,6 @@ pub async fn share_standard(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_manifest(manifest: &Manifest) -> Result<(), wasm::Refusal> {
-    let refuse = |detail: String| Err(wasm::Refusal::new("bad-manifest", detail));
-    for (field, text) in
-        [("name", &manifest.name), ("version", &manifest.version), ("summary", &manifest.summary)]
-    {
-        if text.len() > TEXT_BYTES_MAX {
-            return refuse(format!("`describe` gives a `{field}` of over {TEXT_BYTES_MAX} bytes"));
-        }
-    }
-    if let Some(schema) = &manifest.config_schema
-        && let Err(err) = Schema::strange(schema)
-    {
-        return refuse(format!("the `config-schema` that `describe` gives cannot be used: {err}"));
-    }
-    let reads = manifest.reads.as_deref().unwrap_or_default();
-    if reads.len() > READS_MAX {
-        return refuse(format!("`describe` declares more than {READS_MAX} reads"));
-    }
-    match reads.iter().find(|it| !it.is_empty() && !it.starts_with('/')) {
-        Some(wrong) => refuse(format!("`describe` declares `{wrong}`, which is no JSON Pointer")),
-        None => Ok(()),
-    }
-}
-
 /// The subscriptions that follow the name, with the new version in their renderings.
 async fn follow(app: &App, version: &PluginVersion) -> Result<Vec<Subscription>, UploadRefusal> {
     let name = PluginRef::Name(version.name.clone());
@@ -285,7 +257,9 @@ async fn follow(app: &App, version: &PluginVersion) -> Result<Vec<Subscription>,
         );
         let before = violations.len();
         for (at, step) in followed.filter(|(_, step)| step.plugin == name) {
-            match check_configuration(app, version, &it.id.to_string(), &step.config).await? {
+            match check_configuration(app, &it.tenant, version, &it.id.to_string(), &step.config)
+                .await?
+            {
                 Ok(pinned) => rendering.steps[at] = pinned,
                 Err(wrong) => violations.extend(wrong),
             }

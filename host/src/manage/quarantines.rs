@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::plugins::roll_back;
@@ -16,10 +16,9 @@ use crate::event::{Attributes, Content, Data, OPERATIONAL_PREFIX, Tenant};
 use crate::health::Who;
 use crate::json::Json;
 use crate::plugin::{PluginName, PluginRef};
-use crate::render::{Rendered, render};
+use crate::render::render;
 use crate::store::{self, Due, NewEvent, Quarantine};
 use crate::subscription::Subscription;
-use crate::wasm::StepRun;
 
 /// How often there is a look at quarantines, where there are any.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -130,18 +129,15 @@ async fn probe(
     due: Due,
 ) -> Option<Option<&'static str>> {
     let Some(event) = due.event else { return Some(None) };
-    let (reply, answer) = oneshot::channel();
     let work = {
         let (app, subscription, event) =
             (Arc::clone(app), Arc::clone(subscription), Arc::clone(&event));
         move || {
             let format = app.format(subscription.format);
-            // Nobody waits any more when the router stops.
-            let _ = reply.send(render(&app.runtime, format, &event, &subscription.rendering));
+            render(&app.runtime, format, &event, &subscription.rendering)
         }
     };
-    app.workers.submit(&due.tenant, 0, work).ok()?;
-    let (_, runs): (Rendered, Vec<StepRun>) = answer.await.ok()?.ok()?;
+    let (_, runs) = app.workers.ask(&due.tenant, work).await?.ok()?;
     let fault = runs.iter().find_map(|run| run.fault);
     let who = Who { tenant: &due.tenant, subscription: subscription.id, event: event.id };
     app.health.count(who, runs, clock::now_ms());

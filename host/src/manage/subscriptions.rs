@@ -6,8 +6,8 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
-use super::pin;
 use super::proof::prove;
+use super::{Seen, pin};
 use crate::app::App;
 use crate::clock;
 use crate::event::{Tenant, Violation};
@@ -341,9 +341,9 @@ async fn render_anew(
     locale: Option<String>,
 ) -> Result<(), Refusal> {
     let format = app.format(it.format);
-    let own = pin(app, Some(&it.tenant), "/steps", &it.steps).await?;
+    let own = pin(app, &it.tenant, Seen::ByTenant, "/steps", &it.steps).await?;
     let addressed = format.names_subscription() || !own.is_empty();
-    let mut steps = pin(app, None, "", &it.format_steps).await?;
+    let mut steps = pin(app, &it.tenant, Seen::Shared, "", &it.format_steps).await?;
     steps.extend(own);
     let rendering = Rendering {
         format: format.name().to_owned(),

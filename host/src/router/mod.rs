@@ -109,7 +109,7 @@ impl Router {
         it: Unrouted,
         again: bool,
     ) -> Result<(), Unrouted> {
-        let bytes = it.event.content.data.as_ref().map_or(0, |data| data.bytes().len());
+        let bytes = it.event.content.data_bytes();
         let task = {
             let (router, app, it) = (Arc::clone(self), Arc::clone(app), it.clone());
             move || Routing::begin(router, app, it, again).go_on()

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -15,6 +16,8 @@ use super::compiler::{About, Compiled, read_message, write_message};
 use crate::plugin::Digest;
 
 const TAG_BYTES: usize = 32;
+/// How large the files may be together.
+const FOLDER_BYTES_MAX: u64 = 2 << 30;
 /// How the files end; before that stands who has compiled them.
 const COMPILED: &str = ".compiled";
 const MADE_BY: &str = concat!(".wasmtime-", env!("HOOKYARD_WASMTIME"), ".compiled");
@@ -61,7 +64,8 @@ impl Cache {
             .map(|it| (it, about))
     }
 
-    /// Keeps compiled code. A crash leaves either the whole file or none.
+    /// Keeps compiled code, in the place of the oldest where there is no room. A crash leaves either the
+    /// whole file or none.
     pub(super) fn store(&self, name: Digest, compiled: &Compiled) -> io::Result<()> {
         let path = self.path(name);
         let unfinished = path.with_extension(format!("{:016x}{MADE_BY}", rand::random::<u64>()));
@@ -73,7 +77,31 @@ impl Cache {
         file.write_all(&tag)
             .and_then(|()| file.write_all(&content))
             .and_then(|()| fs::rename(&unfinished, &path))
-            .inspect_err(|_| _ = fs::remove_file(&unfinished))
+            .inspect_err(|_| _ = fs::remove_file(&unfinished))?;
+        self.make_room()
+    }
+
+    fn make_room(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().ends_with(MADE_BY) {
+                let about = entry.metadata()?;
+                let made = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                files.push((made, about.len(), entry.path()));
+            }
+        }
+        let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        files.sort_unstable();
+        for (_, size, path) in files {
+            if bytes <= FOLDER_BYTES_MAX {
+                break;
+            }
+            // What is needed again is compiled again.
+            fs::remove_file(path)?;
+            bytes -= size;
+        }
+        Ok(())
     }
 
     fn path(&self, name: Digest) -> PathBuf {

@@ -8,7 +8,7 @@ use super::check::Contract;
 use super::compiler::{About, Compiled, Job};
 use super::engine::{Allocation, Machine};
 use super::run::{Call, Loaded};
-use super::{Fault, Refusal, image};
+use super::{Fault, Refusal, image, manifest};
 use crate::plugin::Manifest;
 
 /// How many empty runs tell what one costs.
@@ -39,6 +39,8 @@ pub(super) fn compile(
     let mut plugin = load(&machine, &code)?;
     let world = plugin.world().expect("the contract has been checked");
     let manifest = Call::new(&machine, &plugin, None)?.describe()?;
+    manifest::check(&manifest)?;
+    manifest.config_schema.as_ref().map(manifest::schema).transpose()?;
     plugin.manifest = manifest.clone();
     let mut times = Vec::with_capacity(TRIALS);
     for _ in 0..TRIALS {
@@ -49,7 +51,7 @@ pub(super) fn compile(
     times.sort_unstable();
     let empty_run_time = times[TRIALS / 2];
     let about = About { world, manifest, imports, compile_time, empty_run_time };
-    Ok(Compiled { about, code })
+    Ok(Compiled { about, code: code.into() })
 }
 
 pub(super) fn code(machine: &Machine, component: &[u8]) -> Result<Vec<u8>, Refusal> {

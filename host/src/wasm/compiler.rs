@@ -3,20 +3,29 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
+#[cfg(feature = "compiler")]
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::engine::{Limits, Purpose};
 use super::{Fault, Refusal};
+use crate::event::Violation;
 use crate::plugin::{Manifest, World};
 
-/// The most bytes of compiled code that are taken.
-const CODE_BYTES_MAX: u64 = 512 << 20;
+/// The most bytes that the two processes tell each other: compiled code, most of it.
+const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+/// CPU time for the check of a configuration, and for an image, in seconds.
+const CHECK_SECONDS: u32 = 2;
+const IMAGE_SECONDS: u32 = 20;
 /// The child is the last to get a core, so that its time on the clock may be far longer than its CPU time.
 const WALL_PER_CPU: u32 = 10;
 
@@ -36,6 +45,15 @@ pub enum Compiler {
     /// This process, in tests of this room.
     #[cfg(test)]
     Here,
+}
+
+/// What is asked of the process, beside the bytes that it is about.
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    /// To compile the file.
+    Compile(Job),
+    /// To check the configuration by a schema.
+    Check { schema: Value },
 }
 
 /// What is to be compiled, beside the file.
@@ -60,21 +78,51 @@ pub(super) struct About {
 
 pub(super) struct Compiled {
     pub(super) about: About,
-    pub(super) code: Vec<u8>,
+    pub(super) code: Bytes,
 }
 
 impl Compiler {
     /// Takes a moment, and a core.
-    pub(super) fn compile(&self, job: &Job, file: &[u8]) -> Result<Compiled, Refusal> {
+    pub(super) fn compile(&self, job: Job, file: &[u8]) -> Result<Compiled, Refusal> {
         match self {
-            Compiler::Child(program, budget) => in_child(program, *budget, job, file),
+            Compiler::Child(program, budget) => {
+                let mut budget = *budget;
+                if job.config.is_some() {
+                    budget.seconds = budget.seconds.min(IMAGE_SECONDS);
+                }
+                let (about, code) = in_child(program, budget, &Order::Compile(job), file)?;
+                Ok(Compiled { about, code })
+            }
             #[cfg(test)]
-            Compiler::Here => super::compile::compile(job, file, &|| ()),
+            Compiler::Here => super::compile::compile(&job, file, &|| ()),
+        }
+    }
+
+    /// What a schema, which a stranger wrote, says against a configuration.
+    ///
+    /// # Errors
+    ///
+    /// It is not a schema, or it takes too long to say.
+    pub(super) fn check(&self, schema: Value, config: &str) -> Result<Vec<Violation>, Refusal> {
+        match self {
+            Compiler::Child(program, budget) => {
+                let budget = Budget { seconds: CHECK_SECONDS, ..*budget };
+                let order = Order::Check { schema };
+                in_child(program, budget, &order, config.as_bytes())
+                    .map(|(violations, _)| violations)
+            }
+            #[cfg(test)]
+            Compiler::Here => check(&schema, config.as_bytes()),
         }
     }
 }
 
-fn in_child(program: &Path, budget: Budget, job: &Job, file: &[u8]) -> Result<Compiled, Refusal> {
+fn in_child<T: DeserializeOwned>(
+    program: &Path,
+    budget: Budget,
+    order: &Order,
+    bytes: &[u8],
+) -> Result<(T, Bytes), Refusal> {
     let ours = |err: &dyn std::fmt::Display| {
         let detail = format!("the compiler `{}` cannot be used: {err}", program.display());
         Refusal::new(Fault::Host(String::new()).code(), detail)
@@ -98,47 +146,53 @@ fn in_child(program: &Path, budget: Budget, job: &Job, file: &[u8]) -> Result<Co
         scope.spawn(|| {
             let mut input = input.take().expect("it is piped");
             // Whoever dies with half of it has its reasons, and the status tells them.
-            let _ = write_message(&mut input, &(budget, job), file);
+            let _ = write_message(&mut input, &(budget, order), bytes);
         });
         let output = output.expect("it is piped");
-        output.take(CODE_BYTES_MAX).read_to_end(&mut answer)
+        output.take(MESSAGE_BYTES_MAX + 1).read_to_end(&mut answer)
     });
     let status = lock(&child).wait().map_err(|err| ours(&err))?;
+    let limit = |why: String| {
+        let (what, by) = match order {
+            Order::Compile(_) => {
+                ("compiling it", " (`plugin-compile-seconds`, `plugin-compile-bytes-max`)")
+            }
+            Order::Check { .. } => ("checking a configuration by the plugin's schema", ""),
+        };
+        Refusal::new("compile-limit", format!("{what} {why}{by}; make it smaller or simpler"))
+    };
     if watch.ran_out() {
-        let detail = "compiling it took too long; make it smaller".to_owned();
-        return Err(Refusal::new("compile-limit", detail));
+        return Err(limit("took too long".to_owned()));
     }
     read.map_err(|err| ours(&err))?;
-    if !status.success() {
-        return Err(died(status, budget));
+    if answer.len() as u64 > MESSAGE_BYTES_MAX {
+        return Err(limit(format!("makes more than {MESSAGE_BYTES_MAX} bytes of code")));
     }
-    let (result, code) = read_message(&answer).map_err(|err| ours(&err))?;
-    let about: Result<About, Refusal> = result;
-    Ok(Compiled { about: about?, code: code.to_vec() })
+    if !status.success() {
+        return Err(match died(status, budget) {
+            Some(why) => limit(why),
+            None => Refusal::new("cannot-compile", format!("the compiler gave up on it: {status}")),
+        });
+    }
+    let answer = Bytes::from(answer);
+    let (result, code) = read_message::<Result<T, Refusal>>(&answer).map_err(|err| ours(&err))?;
+    Ok((result?, answer.slice_ref(code)))
 }
 
-/// What the way in which the child ended says of the file.
-fn died(status: ExitStatus, budget: Budget) -> Refusal {
+/// Which limit the way in which the child ended tells of.
+fn died(status: ExitStatus, budget: Budget) -> Option<String> {
     const SIGABRT: i32 = 6;
     const SIGSEGV: i32 = 11;
     const SIGKILL: i32 = 9;
     const SIGXCPU: i32 = 24;
     let Budget { seconds, memory_bytes } = budget;
-    let detail = match status.signal() {
-        Some(SIGXCPU | SIGKILL) => {
-            format!(
-                "compiling it takes more than {seconds} s of CPU time (`plugin-compile-seconds`)"
-            )
+    match status.signal()? {
+        SIGXCPU | SIGKILL => Some(format!("takes more than {seconds} s of CPU time")),
+        SIGABRT | SIGSEGV => {
+            Some(format!("takes more than {memory_bytes} bytes of memory, or too deep a stack"))
         }
-        Some(SIGABRT | SIGSEGV) => format!(
-            "compiling it takes more than {memory_bytes} bytes of memory \
-             (`plugin-compile-bytes-max`), or too deep a stack"
-        ),
-        _ => {
-            return Refusal::new("cannot-compile", format!("the compiler gave up on it: {status}"));
-        }
-    };
-    Refusal::new("compile-limit", detail + "; make its functions fewer or smaller")
+        _ => None,
+    }
 }
 
 /// Ends a child that takes too long.
@@ -210,8 +264,8 @@ pub fn serve_one() -> anyhow::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     rustix::process::nice(19)?;
     let mut message = Vec::new();
-    io::stdin().take(CODE_BYTES_MAX).read_to_end(&mut message)?;
-    let ((budget, job), file): ((Budget, Job), _) = read_message(&message)?;
+    io::stdin().take(MESSAGE_BYTES_MAX).read_to_end(&mut message)?;
+    let ((budget, order), bytes): ((Budget, Order), _) = read_message(&message)?;
     let limit = |resource, soft: u64, hard: u64| {
         setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })
     };
@@ -225,10 +279,44 @@ pub fn serve_one() -> anyhow::Result<()> {
         let all = Rlimit { current: Some(RESERVED_BYTES_MAX), maximum: Some(RESERVED_BYTES_MAX) };
         setrlimit(Resource::As, all).expect("a limit may be raised up to its maximum");
     };
-    let (result, code) = match super::compile::compile(&job, file, &trial_begins) {
-        Ok(compiled) => (Ok(compiled.about), compiled.code),
-        Err(refusal) => (Err(refusal), Vec::new()),
+    let work = || match order {
+        Order::Compile(job) => super::compile::compile(&job, bytes, &trial_begins)
+            .map(|it| (serde_json::json!(it.about), it.code)),
+        Order::Check { schema } => {
+            check(&schema, bytes).map(|it| (serde_json::json!(it), Bytes::new()))
+        }
+    };
+    let done = catch_unwind(AssertUnwindSafe(work));
+    let gave_up = match &done {
+        Ok(Ok(_)) => false,
+        Ok(Err(refusal)) => refusal.code == "cannot-compile",
+        Err(_) => true,
+    };
+    if gave_up && memory_ran_out(budget) {
+        // Not everything that is refused memory says so; this end does.
+        std::process::abort();
+    }
+    let (result, code) = match done {
+        Ok(Ok((it, code))) => (Ok(it), code),
+        Ok(Err(refusal)) => (Err(refusal), Bytes::new()),
+        Err(panic) => resume_unwind(panic),
     };
     write_message(&mut io::stdout().lock(), &result, &code)?;
     Ok(())
+}
+
+/// Whether the process has come near its limit.
+#[cfg(feature = "compiler")]
+fn memory_ran_out(budget: Budget) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let most = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap_or_default();
+    let most_kib: u64 = most.trim().trim_end_matches(" kB").parse().unwrap_or(0);
+    most_kib << 10 > budget.memory_bytes / 2
+}
+
+#[cfg(feature = "compiler")]
+fn check(schema: &Value, config: &[u8]) -> Result<Vec<Violation>, Refusal> {
+    let config: Value = serde_json::from_slice(config)
+        .map_err(|err| Refusal::new("not-json", format!("the configuration is not JSON: {err}")))?;
+    Ok(super::manifest::schema(schema)?.violations(&config))
 }

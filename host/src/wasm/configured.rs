@@ -2,8 +2,8 @@
 //! a compiler some time, so it happens in the background; until then, and where it is not possible,
 //! `configure` is called before each run. What a run answers is the same either way.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -17,9 +17,11 @@ use crate::plugin::Digest;
 
 /// The run of a configuration with which it is worth an image.
 const RUNS_MIN: u32 = 200;
-/// How many configurations of one plugin are counted, and how many images there are in all.
+/// How many configurations of one plugin are counted.
 const COUNTED_MAX: usize = 4_096;
-const IMAGES_MAX: usize = 1_024;
+/// How large one image may be, and all of them.
+const IMAGE_BYTES_MAX: usize = 16 << 20;
+const IMAGES_BYTES_MAX: usize = 256 << 20;
 /// How many wait to be made. Whoever finds no place comes again.
 const WAITING_MAX: usize = 64;
 
@@ -30,7 +32,11 @@ pub(super) struct Images(RwLock<HashMap<String, Image>>);
 enum Image {
     /// How often it has been run.
     Counted(AtomicU32),
-    Made(Arc<Loaded>),
+    Made {
+        image: Arc<Loaded>,
+        /// Whether it has been run since somebody looked for room.
+        used: AtomicBool,
+    },
     /// It was tried.
     Impossible,
 }
@@ -40,7 +46,10 @@ impl Images {
     fn get(&self, config: &str, worth: impl FnOnce()) -> Option<Arc<Loaded>> {
         let images = self.0.read().unwrap_or_else(PoisonError::into_inner);
         match images.get(config) {
-            Some(Image::Made(image)) => return Some(Arc::clone(image)),
+            Some(Image::Made { image, used }) => {
+                used.store(true, Ordering::Relaxed);
+                return Some(Arc::clone(image));
+            }
             Some(Image::Impossible) => return None,
             Some(Image::Counted(runs)) => {
                 // Again after as many runs where nothing has come of it.
@@ -59,6 +68,21 @@ impl Images {
         None
     }
 
+    /// Whether an image is still to be made: the order may have come twice.
+    fn has_none(&self, config: &str) -> bool {
+        let images = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        !matches!(images.get(config), Some(Image::Made { .. } | Image::Impossible))
+    }
+
+    /// Whether an image has been run since it was asked last.
+    fn was_used(&self, config: &str) -> bool {
+        let images = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match images.get(config) {
+            Some(Image::Made { used, .. }) => used.swap(false, Ordering::Relaxed),
+            _ => false,
+        }
+    }
+
     fn put(&self, config: String, image: Image) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(config, image);
     }
@@ -68,35 +92,70 @@ impl Images {
 pub(super) struct Maker {
     orders: Option<mpsc::SyncSender<Step>>,
     thread: Option<JoinHandle<()>>,
-    made: Arc<AtomicUsize>,
+}
+
+/// The images that there are, oldest first.
+#[derive(Default)]
+struct Made {
+    images: VecDeque<(Weak<Loaded>, String, usize)>,
+    bytes: usize,
+}
+
+impl Made {
+    /// Makes room for so many bytes by forgetting what is not run any more. Answers whether there is.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        for _ in 0..self.images.len() {
+            if self.bytes + bytes <= IMAGES_BYTES_MAX {
+                break;
+            }
+            let Some((plugin, config, size)) = self.images.pop_front() else { break };
+            // A plugin that is not loaded any more has taken its images along.
+            let present = plugin.upgrade();
+            if present.as_ref().is_some_and(|it| it.images.was_used(&config)) {
+                self.images.push_back((plugin, config, size));
+                continue;
+            }
+            self.bytes -= size;
+            present.inspect(|it| it.images.put(config, Image::Counted(AtomicU32::new(0))));
+        }
+        self.bytes + bytes <= IMAGES_BYTES_MAX
+    }
+
+    fn add(&mut self, plugin: &Arc<Loaded>, config: String, image: Arc<Loaded>) {
+        if !self.make_room(image.bytes) {
+            return;
+        }
+        self.bytes += image.bytes;
+        self.images.push_back((Arc::downgrade(plugin), config.clone(), image.bytes));
+        plugin.images.put(config, Image::Made { image, used: AtomicBool::new(true) });
+    }
 }
 
 impl Maker {
     pub(super) fn start(runtime: Weak<Runtime>) -> std::io::Result<Maker> {
         let (orders, wait) = mpsc::sync_channel::<Step>(WAITING_MAX);
-        let made = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&made);
         let thread = thread::Builder::new().name("plugin-images".to_owned()).spawn(move || {
+            let mut made = Made::default();
             for step in wait {
                 let Some(runtime) = runtime.upgrade() else { return };
-                match runtime.make_image(&step) {
-                    Ok(()) => _ = count.fetch_add(1, Ordering::Relaxed),
+                let Ok(plugin) = runtime.plugin(step.plugin) else { continue };
+                if !plugin.images.has_none(&step.config) || !made.make_room(plugin.bytes) {
+                    continue;
+                }
+                match runtime.make_image(&plugin, &step) {
+                    Ok(image) => made.add(&plugin, step.config, image),
                     Err(why) => {
                         tracing::info!(plugin = %step.plugin, %why, "runs without an image");
-                        if let Ok(plugin) = runtime.plugin(step.plugin) {
-                            plugin.images.put(step.config, Image::Impossible);
-                        }
+                        plugin.images.put(step.config, Image::Impossible);
                     }
                 }
             }
         })?;
-        Ok(Maker { orders: Some(orders), thread: Some(thread), made })
+        Ok(Maker { orders: Some(orders), thread: Some(thread) })
     }
 
     fn order(&self, step: &Step) {
-        if self.made.load(Ordering::Relaxed) < IMAGES_MAX
-            && let Some(orders) = &self.orders
-        {
+        if let Some(orders) = &self.orders {
             // Without a place, it is ordered again later.
             let _ = orders.try_send(step.clone());
         }
@@ -129,9 +188,8 @@ impl Runtime {
         }
     }
 
-    /// Makes the image of a plugin with a configuration, unless it has been made before.
-    pub(super) fn make_image(&self, step: &Step) -> Result<(), Refusal> {
-        let plugin = self.plugin(step.plugin)?;
+    /// The image of a plugin with a configuration.
+    fn make_image(&self, plugin: &Loaded, step: &Step) -> Result<Arc<Loaded>, Refusal> {
         let name = Digest::of(&[&step.plugin.0[..], step.config.as_bytes()].concat());
         let image = match self.cache.load(&self.machine.engine, name) {
             Some((component, about)) => Loaded::new(&self.machine, &component, about.manifest)?,
@@ -142,11 +200,15 @@ impl Runtime {
                     Some(_) => Bytes::from_static(JAVASCRIPT),
                     None => self.file(step.plugin)?,
                 };
-                self.compile(&job, name, &file)?.0
+                self.compile(job, name, &file)?.0
             }
         };
-        plugin.images.put(step.config.clone(), Image::Made(Arc::new(image)));
-        Ok(())
+        let bytes = image.bytes;
+        if bytes > IMAGE_BYTES_MAX {
+            let detail = format!("an image of {bytes} bytes; at most {IMAGE_BYTES_MAX}");
+            return Err(Refusal::new("no-image", detail));
+        }
+        Ok(Arc::new(image))
     }
 }
 
@@ -205,7 +267,10 @@ mod tests {
             let (_, file) = STANDARD_PLUGINS.iter().find(|(it, _)| *it == name).unwrap();
             let step = Step { plugin: Digest::of(file), config: config.to_owned() };
             let before: Vec<_> = events.iter().map(|it| run(&runtime, it, &step)).collect();
-            runtime.make_image(&step).unwrap_or_else(|why| panic!("{name}: {why}"));
+            let plugin = runtime.plugin(step.plugin).unwrap();
+            let image = runtime.make_image(&plugin, &step);
+            let image = image.unwrap_or_else(|why| panic!("{name}: {why}"));
+            Made::default().add(&plugin, step.config.clone(), image);
             assert!(runtime.configured(&step).unwrap().1.is_none(), "{name} is configured anew");
             let after: Vec<_> = events.iter().map(|it| run(&runtime, it, &step)).collect();
             assert_eq!(before, after, "{name}");

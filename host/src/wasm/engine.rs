@@ -97,6 +97,8 @@ fn engine(limits: &Limits, purpose: Purpose, allocation: Allocation) -> wasmtime
         .epoch_interruption(true)
         .consume_fuel(purpose == Purpose::Measure)
         .memory_init_cow(true)
+        // A few bytes far from each other do not become megabytes that are nearly all zeros.
+        .memory_guaranteed_dense_image_size(64 << 10)
         .wasm_backtrace_max_frames(None)
         .wasm_memory64(false)
         // No upload may have several memories; what the engine puts between components does.

@@ -4,7 +4,7 @@
 //! it is a plugin, `compile` compiles and tries it, and `image` keeps what it is once it is configured.
 //! `cache` keeps compiled code; `engine` says how instances are kept; `run` is one run of one plugin;
 //! `configured` knows which images are worth having; `pipeline` is all the steps of a subscription, one
-//! after the other.
+//! after the other; `manifest` checks what a plugin says of itself.
 
 mod bindings;
 mod cache;
@@ -18,6 +18,7 @@ mod engine;
 #[cfg(feature = "compiler")]
 mod image;
 mod imports;
+mod manifest;
 mod pipeline;
 mod run;
 mod standard;
@@ -30,8 +31,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use wasmtime::component::Component;
 
+use crate::event::Violation;
 use crate::plugin::{Digest, Manifest, World};
 use cache::Cache;
 use compiler::{About, Job};
@@ -47,8 +50,8 @@ pub use pipeline::{Addressee, Outcome, Ran, Step, StepRun};
 use standard::JAVASCRIPT;
 pub use standard::STANDARD_PLUGINS;
 
-/// How many plugins are kept loaded.
-const LOADED_MAX: usize = 4_096;
+/// How many bytes of plugins are kept loaded, as code.
+const LOADED_BYTES_MAX: usize = 256 << 20;
 /// The largest script.
 const SCRIPT_BYTES_MAX: usize = 64 << 10;
 
@@ -64,6 +67,11 @@ impl Refusal {
     pub fn new(code: &str, detail: impl Into<String>) -> Refusal {
         Refusal { code: code.to_owned(), detail: detail.into() }
     }
+
+    /// Whether the router is to blame and not the file.
+    pub fn is_ours(&self) -> bool {
+        self.code == NOT_RUN
+    }
 }
 
 impl From<Fault> for Refusal {
@@ -71,6 +79,8 @@ impl From<Fault> for Refusal {
         Refusal::new(fault.code(), fault.to_string())
     }
 }
+
+const NOT_RUN: &str = "plugin-not-run";
 
 /// Why a run has no verdict. Each kind has a code that people search by.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,7 +121,7 @@ impl Fault {
             Fault::Verdict(_) => "plugin-bad-verdict",
             Fault::Configuration(_) => "plugin-bad-configuration",
             Fault::Unfit(_) => "plugin-unfit",
-            Fault::Host(_) => "plugin-not-run",
+            Fault::Host(_) => NOT_RUN,
         }
     }
 }
@@ -132,13 +142,37 @@ pub struct Uploaded {
 /// Where the file of a plugin is read when it is not loaded yet.
 pub type Files = Box<dyn Fn(Digest) -> anyhow::Result<Bytes> + Send + Sync>;
 
+/// Plugins that are loaded, as many as fit.
+#[derive(Default)]
+struct Shelf {
+    plugins: HashMap<Digest, Arc<Loaded>>,
+    bytes: usize,
+}
+
+impl Shelf {
+    fn put(&mut self, digest: Digest, plugin: Arc<Loaded>) {
+        self.remove(digest);
+        while self.bytes + plugin.bytes > LOADED_BYTES_MAX {
+            // Whichever goes is loaded again in a moment when it is needed.
+            let Some(any) = self.plugins.keys().next().copied() else { break };
+            self.remove(any);
+        }
+        self.bytes += plugin.bytes;
+        self.plugins.insert(digest, plugin);
+    }
+
+    fn remove(&mut self, digest: Digest) {
+        self.bytes -= self.plugins.remove(&digest).map_or(0, |it| it.bytes);
+    }
+}
+
 /// The engine, and the plugins that are loaded into it.
 pub struct Runtime {
     machine: Machine,
     compiler: Compiler,
     cache: Cache,
     files: Files,
-    loaded: RwLock<HashMap<Digest, Arc<Loaded>>>,
+    loaded: RwLock<Shelf>,
     /// None where runs are measured: there, each of them is to cost all that it costs.
     maker: OnceLock<Maker>,
     /// Compiling takes a core and much memory: one at a time.
@@ -193,7 +227,7 @@ impl Runtime {
             Some((component, about)) => {
                 (Loaded::new(&self.machine, &component, about.manifest.clone())?, about)
             }
-            None => self.compile(&self.job(), digest, file)?,
+            None => self.compile(self.job(), digest, file)?,
         };
         self.keep(digest, plugin);
         Ok(Uploaded {
@@ -228,6 +262,11 @@ impl Runtime {
         })?;
         let compile_time = start.elapsed();
         let manifest = plugin.manifest.clone();
+        manifest::check(&manifest)?;
+        if let Some(schema) = &manifest.config_schema {
+            // That it is a schema; nothing has to fit it yet.
+            self.compiler.check(schema.clone(), "null")?;
+        }
         let start = Instant::now();
         plugin.empty_run(&self.machine)?;
         self.keep(digest, plugin);
@@ -241,6 +280,16 @@ impl Runtime {
         })
     }
 
+    /// What a schema that a stranger wrote says against a configuration, JSON text. Takes a moment: not
+    /// for a thread that others wait for.
+    ///
+    /// # Errors
+    ///
+    /// It is not a schema, or it takes too long to say; or we cannot ask.
+    pub fn violations(&self, schema: Value, config: &str) -> Result<Vec<Violation>, Refusal> {
+        self.compiler.check(schema, config)
+    }
+
     /// Tries whether a plugin takes a configuration that fits its schema.
     ///
     /// # Errors
@@ -252,7 +301,7 @@ impl Runtime {
 
     fn plugin(&self, digest: Digest) -> Result<Arc<Loaded>, Fault> {
         let loaded = self.loaded.read().expect("no holder of this lock panics");
-        if let Some(plugin) = loaded.get(&digest) {
+        if let Some(plugin) = loaded.plugins.get(&digest) {
             return Ok(Arc::clone(plugin));
         }
         drop(loaded);
@@ -263,7 +312,7 @@ impl Runtime {
                 match script(&file) {
                     Some(script) => self.interpreter()?.of_script(&self.machine, script)?,
                     None => {
-                        let compiled = self.compile(&self.job(), digest, &file);
+                        let compiled = self.compile(self.job(), digest, &file);
                         compiled.map_err(|refusal| Fault::Host(refusal.detail))?.0
                     }
                 }
@@ -288,12 +337,7 @@ impl Runtime {
     fn keep(&self, digest: Digest, plugin: Loaded) -> Arc<Loaded> {
         let plugin = Arc::new(plugin);
         let mut loaded = self.loaded.write().expect("no holder of this lock panics");
-        if loaded.len() >= LOADED_MAX {
-            // Whichever goes is loaded again in a fraction of a millisecond when it is needed.
-            let any = loaded.keys().next().copied();
-            any.map(|digest| loaded.remove(&digest));
-        }
-        loaded.insert(digest, Arc::clone(&plugin));
+        loaded.put(digest, Arc::clone(&plugin));
         plugin
     }
 
@@ -302,7 +346,7 @@ impl Runtime {
     }
 
     /// Has a file compiled, and keeps the code under a name.
-    fn compile(&self, job: &Job, name: Digest, file: &[u8]) -> Result<(Loaded, About), Refusal> {
+    fn compile(&self, job: Job, name: Digest, file: &[u8]) -> Result<(Loaded, About), Refusal> {
         let compiled = {
             let _one = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
             self.compiler.compile(job, file)?

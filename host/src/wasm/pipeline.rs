@@ -13,12 +13,21 @@ use super::run::{Answer, Cost, Input};
 use super::stopwatch::Stopwatch;
 use super::{Fault, Runtime};
 use crate::delivery::Reason;
-use crate::event::{Content, Data, Event};
+use crate::event::{Attributes, Content, Data, Event};
 use crate::json::Json;
 use crate::plugin::{Digest, LogLine};
 
-/// The most parts that an event can be split into.
+/// The most parts that an event can be split into, and how many times what one run may answer they can
+/// be together.
 const PARTS_MAX: usize = 64;
+const PARTS_OUTPUTS_MAX: usize = 4;
+/// How many attributes a plugin can make an event have, and how many bytes of them.
+const ATTRIBUTES_MAX: usize = 100;
+const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
+/// How long a plugin's reason may be: what is longer is cut.
+const DETAIL_BYTES_MAX: usize = 1 << 10;
+/// The codes that only the router gives.
+const OWN_CODES: &str = "plugin-";
 
 /// One step: a plugin's version with its configuration, JSON text that fits the plugin's schema.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -126,8 +135,7 @@ impl Runtime {
                     Err(fault) => return failed(at, step, fault),
                 }
             }
-            if next.len() > PARTS_MAX {
-                let fault = Fault::Verdict(format!("more than {PARTS_MAX} parts of one event"));
+            if let Err(fault) = self.check_parts(&next) {
                 if let Some(last) = runs.last_mut() {
                     last.fault = Some(fault.code());
                 }
@@ -158,21 +166,30 @@ impl Runtime {
     }
 
     fn carry_out(&self, content: &Arc<Content>, answer: Answer) -> Result<Done, Fault> {
-        let reason =
-            |it: Option<types::Reason>| it.map_or_else(|| Reason::code("dropped"), Reason::from);
+        let dropped = |it: Option<types::Reason>| it.map_or(Ok(Reason::code("dropped")), reason);
         Ok(match answer {
             Answer::Filter(Decision::Accept) | Answer::Transform(Verdict::Pass) => {
                 Done::Go(vec![Arc::clone(content)])
             }
             Answer::Filter(Decision::Reject(it)) | Answer::Transform(Verdict::Drop(it)) => {
-                Done::Drop(reason(it))
+                Done::Drop(dropped(it)?)
             }
-            Answer::Transform(Verdict::Fail(it)) => Done::Fail(it.into()),
+            Answer::Transform(Verdict::Fail(it)) => Done::Fail(reason(it)?),
             Answer::Transform(Verdict::Replace(output)) => {
                 Done::Go(self.outputs(content, [(None, output)])?)
             }
             Answer::Transform(Verdict::Split(outputs)) => Done::Go(self.split(content, outputs)?),
         })
+    }
+
+    /// Parts of parts are bounded as well, and so are parts with the same data, which each deliver them.
+    fn check_parts(&self, parts: &[Arc<Content>]) -> Result<(), Fault> {
+        if parts.len() > PARTS_MAX {
+            return Err(Fault::Verdict(format!("more than {PARTS_MAX} parts of one event")));
+        }
+        let bytes_max = PARTS_OUTPUTS_MAX * self.machine.limits.output_bytes_max;
+        let bytes: usize = parts.iter().map(|it| it.data_bytes()).sum();
+        if parts.len() > 1 && bytes > bytes_max { Err(Fault::Output { bytes_max }) } else { Ok(()) }
     }
 
     fn split(
@@ -196,15 +213,14 @@ impl Runtime {
         content: &Arc<Content>,
         outputs: impl IntoIterator<Item = (Option<usize>, Output)>,
     ) -> Result<Vec<Arc<Content>>, Fault> {
-        let data_bytes = content.data.as_ref().map_or(0, |data| data.bytes().len());
-        let bytes_max = self.machine.limits.output_bytes(data_bytes);
+        let bytes_max = self.machine.limits.output_bytes(content.data_bytes());
         let mut work = SEARCHED_BYTES_MAX;
         let mut bytes = 0;
         let mut contents = Vec::new();
         for (part, output) in outputs {
             let same = matches!(output.data, NewData::Same);
             let new = changed(content, part, output, &mut work)?;
-            bytes += if same { 0 } else { new.data.as_ref().map_or(0, |it| it.bytes().len()) };
+            bytes += if same { 0 } else { new.data_bytes() };
             if bytes > bytes_max {
                 return Err(Fault::Output { bytes_max });
             }
@@ -226,7 +242,7 @@ impl Done {
     fn bytes_beside(&self, before: &Arc<Content>) -> usize {
         let Done::Go(contents) = self else { return 0 };
         let changed = contents.iter().filter(|it| !Arc::ptr_eq(it, before));
-        changed.map(|it| it.data.as_ref().map_or(0, |data| data.bytes().len())).sum()
+        changed.map(|it| it.data_bytes()).sum()
     }
 }
 
@@ -264,8 +280,12 @@ fn changed(
     for name in &output.unset {
         attributes.unset(name).map_err(|err| Fault::Verdict(err.to_string()))?;
     }
+    let is_set = !output.set.is_empty();
     for (name, value) in output.set {
         attributes.set(&name, value).map_err(|err| Fault::Verdict(err.to_string()))?;
+    }
+    if is_set {
+        check_attributes(&attributes)?;
     }
     let is_json = attributes.is_json();
     let parsed = |bytes: Bytes| {
@@ -284,8 +304,12 @@ fn changed(
                 }
                 return Err(Fault::Verdict("edits of data that are not JSON".to_owned()));
             };
-            let cost = edits.len().saturating_mul(json.bytes().len());
-            *work = work.checked_sub(cost).ok_or(Fault::Search)?;
+            let mut size = json.bytes().len();
+            for edit in &edits {
+                // Each goes over what the ones before it have made.
+                size += edit.value.as_ref().map_or(0, String::len);
+                *work = work.checked_sub(size).ok_or(Fault::Search)?;
+            }
             let edits = edits.iter().map(|it| (&*it.pointer, it.value.as_deref()));
             Some(Data::Json(json.edit(edits).map_err(|err| Fault::Verdict(err.to_string()))?))
         }
@@ -297,8 +321,32 @@ fn changed(
     Ok(Content { attributes, data })
 }
 
-impl From<types::Reason> for Reason {
-    fn from(it: types::Reason) -> Reason {
-        Reason { code: it.code, detail: it.detail }
+fn check_attributes(attributes: &Attributes) -> Result<(), Fault> {
+    let (count, bytes) = attributes.size();
+    if count > ATTRIBUTES_MAX || bytes > ATTRIBUTES_BYTES_MAX {
+        let what = format!(
+            "an event with {count} attributes of {bytes} bytes; at most {ATTRIBUTES_MAX} of \
+             {ATTRIBUTES_BYTES_MAX}"
+        );
+        return Err(Fault::Verdict(what));
     }
+    Ok(())
+}
+
+/// Codes of reasons are searched by, so they are short, and none that the router gives itself.
+fn reason(it: types::Reason) -> Result<Reason, Fault> {
+    let letter = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+    if !(1..=64).contains(&it.code.len()) || !it.code.bytes().all(letter) {
+        let what = "the code of a reason must be 1 to 64 of `a` to `z`, `0` to `9` and `-`";
+        return Err(Fault::Verdict(what.to_owned()));
+    }
+    if it.code.starts_with(OWN_CODES) {
+        let what = format!("codes of reasons that begin with `{OWN_CODES}` are the router's");
+        return Err(Fault::Verdict(what));
+    }
+    let detail = it.detail.map(|mut text| {
+        text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX));
+        text
+    });
+    Ok(Reason { code: it.code, detail })
 }

@@ -28,6 +28,8 @@ pub(super) struct Loaded {
     pub(super) images: Images,
     /// The script that goes before each configuration, as JSON, where the plugin is a script.
     pub(super) script: Option<Arc<str>>,
+    /// How much memory it takes to keep it.
+    pub(super) bytes: usize,
     pre: InstancePre<Run>,
     lifecycle: lifecycle::GuestIndices,
     filter: Option<filter::GuestIndices>,
@@ -57,6 +59,7 @@ pub(super) struct Run {
     pub(super) reads: Option<Arc<[String]>>,
     pub(super) searched_bytes: usize,
     memory_bytes_max: usize,
+    /// Of all memories together.
     memory_bytes: usize,
     memory_refused: bool,
     pub(super) log: Vec<LogLine>,
@@ -89,7 +92,9 @@ impl Loaded {
     ) -> Result<Loaded, Fault> {
         let unfit = |err: wasmtime::Error| Fault::Unfit(format!("{err:#}"));
         let pre = machine.linker.instantiate_pre(component).map_err(unfit)?;
+        let code = component.image_range();
         Ok(Loaded {
+            bytes: code.end.addr() - code.start.addr(),
             lifecycle: lifecycle::GuestIndices::new(&pre).map_err(unfit)?,
             filter: filter::GuestIndices::new(&pre).ok(),
             transform: transform::GuestIndices::new(&pre).ok(),
@@ -111,6 +116,7 @@ impl Loaded {
         let mut loaded = Loaded {
             manifest: Manifest::default(),
             images: Images::default(),
+            bytes: text.len(),
             script: Some(text.into()),
             pre: self.pre.clone(),
             lifecycle: self.lifecycle.clone(),
@@ -207,8 +213,7 @@ impl Call<'_> {
     ) -> Result<Call<'a>, Fault> {
         let running = machine.ticker.run_begins();
         let limits = &machine.limits;
-        let data_bytes = input.and_then(|it| it.content.data.as_ref());
-        let output_bytes = limits.output_bytes(data_bytes.map_or(0, |it| it.bytes().len()));
+        let output_bytes = limits.output_bytes(input.map_or(0, |it| it.content.data_bytes()));
         let mut store = Store::new(&machine.engine, Run::new(plugin.reads.clone(), limits));
         store.limiter(|run| run);
         store.set_hostcall_fuel(output_bytes);
@@ -352,13 +357,15 @@ impl Run {
 impl ResourceLimiter for Run {
     fn memory_growing(
         &mut self,
-        _: usize,
+        current: usize,
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let fits = desired <= self.memory_bytes_max;
+        // A component may have several memories; they share the limit.
+        let sum = self.memory_bytes + (desired - current);
+        let fits = sum <= self.memory_bytes_max;
         if fits {
-            self.memory_bytes = self.memory_bytes.max(desired);
+            self.memory_bytes = sum;
         }
         self.memory_refused |= !fits;
         Ok(fits)

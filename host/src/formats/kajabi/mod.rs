@@ -44,7 +44,7 @@ impl Format for Kajabi {
     /// the event's subject; the payload is its data.
     fn encode(&self, _: &Event, content: &Content, _: &Rendering) -> Body {
         let it = &content.attributes;
-        let size = content.data.as_ref().map_or(0, |data| data.bytes().len());
+        let size = content.data_bytes();
         let mut body = Writer::new(size + 128);
         body.text("id", it.subject.as_deref().unwrap_or(&it.id));
         body.text("event", &it.event_type);

@@ -94,7 +94,7 @@ impl Format for MyPreferences {
         // A part of a split keeps the number that the split gave it.
         let part = it.id.strip_prefix(&*event.content.attributes.id).unwrap_or_default();
 
-        let size = content.data.as_ref().map_or(0, |data| data.bytes().len());
+        let size = content.data_bytes();
         let mut body = Writer::new(size + 512);
         body.text("Id", &format!("{}{part}", event.id));
         body.text("Entity", event_type.map_or("", |it| &it.entity));

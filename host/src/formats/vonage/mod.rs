@@ -72,7 +72,7 @@ impl Format for Vonage {
     /// CloudEvents 1.0 in structured JSON, with the provider's attributes and no others.
     fn encode(&self, event: &Event, content: &Content, _: &Rendering) -> Body {
         let it = &content.attributes;
-        let size = content.data.as_ref().map_or(0, |data| data.bytes().len());
+        let size = content.data_bytes();
         let accepted = || clock::rfc3339(event.accepted_at_ms);
         let mut body = Writer::new(size + 320);
         body.text("specversion", "1.0");

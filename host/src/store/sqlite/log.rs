@@ -298,7 +298,9 @@ pub(super) fn deliveries(
         values.push(state.as_str().to_owned().into());
     }
     if let Some(reason) = &query.reason {
-        sql.push_str(" and reason ->> 'code' = ? and state in ('filtered', 'failed', 'dead')");
+        sql.push_str(
+            " and reason ->> 'code' = ? and state in ('held', 'filtered', 'failed', 'dead')",
+        );
         values.push(reason.clone().into());
     }
     if let Some(before) = query.before {

@@ -29,4 +29,4 @@ create table quarantines (
 alter table plugins add column rolls_back integer not null default 0 check (rolls_back in (0, 1));
 
 create index deliveries_by_reason on deliveries (tenant, reason ->> 'code', seq)
-    where state in ('filtered', 'failed', 'dead');
+    where state in ('held', 'filtered', 'failed', 'dead');
