@@ -133,6 +133,29 @@ async fn every_mistake_in_a_subscription_is_told_at_once() {
         &["/steps/0/config/remove/0", "/steps/0/config/x", "/steps/1/config/when"],
     )
     .await;
+    let steps = json!([
+        {"plugin": "minimize", "config": {"remove": ["/a", "b", ""]}},
+        {"plugin": "alternate-id", "config": {"kind": "k", "put": "a", "remove": ["b/c"]}},
+        {"plugin": "filter", "config": {"when": {"any": [
+            {"at": "amount", "gt": 1}, {"not": {"at": "/a~2", "exists": true}},
+            {"at": "", "exists": true}, {"at": "/a~1b", "exists": true},
+        ]}}},
+    ]);
+    let refused = yard.client.post("/v1/subscriptions", &with("steps", steps)).await.expect(400);
+    let errors = refused["errors"].as_array().unwrap().iter();
+    let errors: Vec<_> = errors.map(|it| it["field"].as_str().unwrap()).collect();
+    let pointers = [
+        "/steps/0/config/remove/1",
+        "/steps/1/config/put",
+        "/steps/1/config/remove/0",
+        "/steps/2/config/when/any/0/at",
+        "/steps/2/config/when/any/1/not/at",
+    ];
+    assert_eq!(errors, pointers, "{refused}");
+    for it in refused["errors"].as_array().unwrap() {
+        let detail = it["detail"].as_str().unwrap();
+        assert!(detail.starts_with("must be a JSON Pointer (RFC 6901)"), "{it}");
+    }
 
     let media_type = [("content-type", "text/plain")];
     let answer = yard.client.call(Method::POST, "/v1/subscriptions", &media_type, "x").await;

@@ -8,10 +8,19 @@ use hookyard_plugin::prelude::*;
 struct AlternateId {
     /// The kind of alternate id, for example `LoyaltyNumber`.
     kind: String,
-    /// JSON Pointer (RFC 6901) of the place in the data for the alternate id. What is there is replaced.
+    #[schemars(
+        description = "must be a JSON Pointer (RFC 6901): the place in the data for the alternate id. \
+                       What is there is replaced",
+        extend("format" = "json-pointer")
+    )]
     put: String,
     /// JSON Pointers of all places where the profile id may stand, which are emptied.
     #[serde(default)]
+    #[schemars(extend("items" = {
+        "type": "string",
+        "format": "json-pointer",
+        "description": "must be a JSON Pointer (RFC 6901) into the data",
+    }))]
     remove: Vec<String>,
     /// Write `{"Type": kind, "Id": value}` and not the value alone.
     #[serde(default)]

@@ -44,8 +44,14 @@ struct Condition {
     /// At least one of these holds.
     any: Option<Vec<Condition>>,
     /// This does not hold.
+    // An `anyOf` with `null` would hide what is wrong in it.
+    #[serde(default)]
+    #[schemars(with = "Condition")]
     not: Option<Box<Condition>>,
-    /// JSON Pointer (RFC 6901) of the value that the tests beside it are about.
+    #[schemars(
+        description = "must be a JSON Pointer (RFC 6901): the place of the value that the tests beside it are about",
+        extend("format" = "json-pointer")
+    )]
     at: Option<String>,
     /// The value is this one. Numbers are compared by what they are worth: 1 equals 1.0.
     #[serde(default, deserialize_with = "even_null")]

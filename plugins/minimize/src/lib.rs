@@ -7,7 +7,11 @@ use hookyard_plugin::prelude::*;
 #[serde(deny_unknown_fields)]
 struct Minimize {
     /// JSON Pointers (RFC 6901) into the data. One that points at nothing changes nothing.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), extend("items" = {
+        "type": "string",
+        "format": "json-pointer",
+        "description": "must be a JSON Pointer (RFC 6901) into the data",
+    }))]
     remove: Vec<String>,
 }
 
