@@ -171,6 +171,39 @@ fn the_settings_are_documented() {
     }
 }
 
+/// A plugin that somebody begins has what the SDK is built and tested with here.
+#[test]
+fn the_template_in_rust_has_our_versions() {
+    let read = |path: &str| -> toml::Table {
+        std::fs::read_to_string(root().join(path)).unwrap().parse().unwrap()
+    };
+    let ours = read("Cargo.toml");
+    let sdk = read("plugins/sdk/Cargo.toml");
+    let template = read("plugins/templates/rust/Cargo.toml");
+    assert_eq!(template["workspace"]["package"], ours["workspace"]["package"]);
+    assert_eq!(template["workspace"]["members"], toml::Value::from(vec!["sdk"]));
+    assert_eq!(template["package"]["edition"], ours["workspace"]["package"]["edition"]);
+
+    let dependencies = template["workspace"]["dependencies"].as_table().unwrap();
+    let all = [&template["dependencies"], &sdk["dependencies"], &sdk["build-dependencies"]];
+    let used: BTreeSet<_> = all.iter().flat_map(|it| it.as_table().unwrap().keys()).collect();
+    assert_eq!(dependencies.keys().collect::<BTreeSet<_>>(), used);
+    for (name, wanted) in dependencies {
+        let our = &ours["workspace"]["dependencies"][name];
+        if name == "hookyard-plugin" {
+            assert_eq!(wanted["path"].as_str(), Some("sdk"));
+            assert_eq!(our["path"].as_str(), Some("plugins/sdk"));
+            assert_eq!(our["version"], template["workspace"]["package"]["version"]);
+            continue;
+        }
+        let version = |it: &toml::Value| it.get("version").unwrap_or(it).clone();
+        assert_eq!(version(wanted), version(our), "{name}");
+    }
+    let mut guest = ours["profile"]["guest"].as_table().unwrap().clone();
+    guest.remove("inherits");
+    assert_eq!(template["profile"]["release"].as_table(), Some(&guest));
+}
+
 #[test]
 fn nothing_that_is_built_is_committed() {
     let listed = std::process::Command::new("git").arg("ls-files").current_dir(root()).output();
