@@ -7,6 +7,7 @@ mod harness;
 mod accept; // publishing: modes, checks, limits, duplicates
 mod access; // tokens, scopes and tenants
 mod adding; // the guide on adding a format
+mod commands; // what commands do without a router
 mod crash; // kill -9 under load, and stops
 mod deliver; // attempts, retries, endpoints that misbehave
 mod formats; // the providers' APIs, case by case

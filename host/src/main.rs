@@ -1,5 +1,6 @@
 //! The binary `hookyard`: parses, runs one command, and chooses the exit code.
 
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,7 +10,8 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("hookyard: {err:#}");
+            // Where nobody reads that either, the exit code has to say it.
+            writeln!(stderr(), "hookyard: {err:#}").ok();
             ExitCode::FAILURE
         }
     }

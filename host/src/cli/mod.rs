@@ -3,6 +3,7 @@
 mod client;
 mod demo;
 mod plugin;
+mod print;
 mod serve;
 mod token;
 
@@ -52,7 +53,7 @@ impl Cli {
             return crate::wasm::serve_one();
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             match self.command {
                 Command::Serve(command) => command.run().await,
                 Command::Token(command) => command.run().await,
@@ -61,6 +62,10 @@ impl Cli {
                 #[cfg(feature = "compiler")]
                 Command::CompilePlugin => unreachable!("it needs no runtime"),
             }
-        })
+        });
+        match ended {
+            Err(err) if err.is::<print::Unread>() => Ok(()),
+            ended => ended,
+        }
     }
 }

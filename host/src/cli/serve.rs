@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::print::say;
 use crate::config::Given;
 use crate::server::Server;
 use crate::telemetry;
@@ -25,7 +26,8 @@ impl Serve {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let server = Server::start(settings).await?;
-        println!("hookyard listens on http://{}", server.address());
+        // A router is one even where nobody reads this.
+        say!("hookyard listens on http://{}", server.address()).ok();
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}

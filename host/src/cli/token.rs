@@ -5,6 +5,7 @@ use clap::Subcommand;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::print::say;
 use crate::api::new_token;
 use crate::app::server_key;
 use crate::clock;
@@ -108,9 +109,9 @@ async fn create(
     let (token, text) = new_token(tenant, scopes, days);
     store.create_token(token.clone()).await?;
     if json {
-        println!("{}", json!({"id": token.id, "token": text, "tenant": token.tenant}));
+        say!("{}", json!({"id": token.id, "token": text, "tenant": token.tenant}))?;
     } else {
-        println!("{text}");
+        say!("{text}")?;
         eprintln!("the token has the id {}; it is not shown again", token.id);
     }
     Ok(())
@@ -128,11 +129,11 @@ async fn list(store: &Sqlite, json: bool) -> anyhow::Result<()> {
                 "expires_at": it.expires_at_ms.map(clock::rfc3339),
                 "revoked_at": it.revoked_at_ms.map(clock::rfc3339),
             });
-            println!("{line}");
+            say!("{line}")?;
         } else {
             let tenant = it.tenant.as_ref().map_or("(operator)", Tenant::as_str);
             let state = if ended.is_some() { "ended" } else { "valid" };
-            println!("{}  {state}  {tenant}  {}", it.id, it.scopes.join(","));
+            say!("{}  {state}  {tenant}  {}", it.id, it.scopes.join(","))?;
         }
     }
     Ok(())
@@ -144,9 +145,9 @@ async fn revoke(store: &Sqlite, id: Uuid, json: bool) -> anyhow::Result<()> {
         result => result.context("cannot revoke the token")?,
     }
     if json {
-        println!("{}", json!({"id": id, "revoked": true}));
+        say!("{}", json!({"id": id, "revoked": true}))?;
     } else {
-        println!("revoked {id}; a running router takes it until it notices, within a second");
+        say!("revoked {id}; a running router takes it until it notices, within a second")?;
     }
     Ok(())
 }

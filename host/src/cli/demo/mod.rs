@@ -33,11 +33,11 @@ impl Demo {
     /// Something did not arrive, or not as it should.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut stage = Stage::set(self.plugin.as_deref()).await?;
-        show::heading("Events, and what became of each");
+        show::heading("Events, and what became of each")?;
         let mut totals = Totals::default();
         let mut dropped = 0;
         for event in stage::events() {
-            show::published(&event);
+            show::published(&event)?;
             let expected = stage.publish(&event).await?;
             totals.events += 1;
             dropped += usize::from(expected.paths.is_empty());
@@ -45,7 +45,9 @@ impl Demo {
         }
         stage.show_filtered(dropped, &mut totals).await?;
 
-        show::heading(&format!("{MEASURED_EVENTS} more, one every {MEASURED_EVERY:?}, to measure"));
+        show::heading(&format!(
+            "{MEASURED_EVENTS} more, one every {MEASURED_EVERY:?}, to measure"
+        ))?;
         let mut next = Instant::now();
         for number in 0..MEASURED_EVENTS {
             tokio::time::sleep_until(next).await;
@@ -56,7 +58,7 @@ impl Demo {
         }
         totals.failed = stage.list("failed").await?.len() + stage.list("dead").await?.len();
         stage.strike().await;
-        show::totals(&mut totals);
+        show::totals(&mut totals)?;
         anyhow::ensure!(totals.failed == 0, "{} deliveries failed", totals.failed);
         Ok(())
     }
@@ -83,7 +85,7 @@ async fn collect(
         totals.deliveries += 1;
         totals.latencies.push(receipt.at - expected.since);
         if print {
-            show::received(&receipt, verified);
+            show::received(&receipt, verified)?;
         }
     }
     Ok(())

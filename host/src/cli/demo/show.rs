@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::verify::Verified;
 use crate::api::receiver::Receipt;
+use crate::cli::print::say;
 
 /// What the demo adds up to.
 #[derive(Default)]
@@ -18,36 +19,39 @@ pub(super) struct Totals {
     pub(super) latencies: Vec<Duration>,
 }
 
-pub(super) fn heading(text: &str) {
-    println!("\n== {text}\n");
+pub(super) fn heading(text: &str) -> anyhow::Result<()> {
+    say!("\n== {text}\n")
 }
 
-pub(super) fn fact(what: &str, text: &str) {
-    println!("  {what:<14}{text}");
+pub(super) fn fact(what: &str, text: &str) -> anyhow::Result<()> {
+    say!("  {what:<14}{text}")
 }
 
-pub(super) fn published(event: &Value) {
-    println!("{} {} published: {}", event["type"], event["id"], event["data"]);
+pub(super) fn published(event: &Value) -> anyhow::Result<()> {
+    say!("{} {} published: {}", event["type"], event["id"], event["data"])
 }
 
-pub(super) fn received(it: &Receipt, verified: Verified) {
-    println!("  received: POST {}", it.path);
+pub(super) fn received(it: &Receipt, verified: Verified) -> anyhow::Result<()> {
+    say!("  received: POST {}", it.path)?;
     for (name, value) in &it.headers {
-        println!("    {name}: {}", value.to_str().unwrap_or("(not text)"));
+        say!("    {name}: {}", value.to_str().unwrap_or("(not text)"))?;
     }
-    println!("    ({verified})");
-    println!("    {}\n", String::from_utf8_lossy(&it.body));
+    say!("    ({verified})")?;
+    say!("    {}\n", String::from_utf8_lossy(&it.body))
 }
 
-pub(super) fn filtered(event: &Value, reason: &Value) {
+pub(super) fn filtered(event: &Value, reason: &Value) -> anyhow::Result<()> {
     let attributes = &event["attributes"];
-    println!(
+    say!(
         "{} {} not delivered: {} ({})",
-        attributes["type"], attributes["id"], reason["code"], event["data"]
-    );
+        attributes["type"],
+        attributes["id"],
+        reason["code"],
+        event["data"]
+    )
 }
 
-pub(super) fn totals(it: &mut Totals) {
+pub(super) fn totals(it: &mut Totals) -> anyhow::Result<()> {
     it.latencies.sort_unstable();
     let at = |share: f64| {
         let last = it.latencies.len().saturating_sub(1);
@@ -56,8 +60,8 @@ pub(super) fn totals(it: &mut Totals) {
         let index = (last as f64 * share).round() as usize;
         it.latencies.get(index).copied().unwrap_or_default()
     };
-    println!("  events  deliveries  filtered  failed  accept to receipt p50       p99");
-    println!(
+    say!("  events  deliveries  filtered  failed  accept to receipt p50       p99")?;
+    say!(
         "  {:>6}  {:>10}  {:>8}  {:>6}  {:>21.2?}  {:>8.2?}",
         it.events,
         it.deliveries,
@@ -65,5 +69,5 @@ pub(super) fn totals(it: &mut Totals) {
         it.failed,
         at(0.50),
         at(0.99),
-    );
+    )
 }

@@ -84,9 +84,9 @@ impl Stage {
         server.app.store.create_token(token).await?;
         let client = Client::new(format!("http://{}", server.address()), text)?;
 
-        show::heading("A router and a receiver on this machine");
-        show::fact("router", &format!("http://{}, on a temporary SQLite file", server.address()));
-        show::fact("receiver", &format!("http://{endpoint}"));
+        show::heading("A router and a receiver on this machine")?;
+        show::fact("router", &format!("http://{}, on a temporary SQLite file", server.address()))?;
+        show::fact("receiver", &format!("http://{endpoint}"))?;
         let keys = Keys::default();
         let mut stage = Stage { server, client, receiver, receipts, keys, _folder: folder };
         stage.upload(plugin).await?;
@@ -97,7 +97,7 @@ impl Stage {
         let ids = json!({"LoyaltyNumber": "L-204817"});
         let path = "/v1/identities/1024";
         stage.client.call(Method::PUT, path, JSON, ids.to_string()).await?;
-        show::fact("identity", &format!("profile 1024 is also {ids}"));
+        show::fact("identity", &format!("profile 1024 is also {ids}"))?;
         Ok(stage)
     }
 
@@ -121,7 +121,7 @@ impl Stage {
                 "`worth-it`, {} bytes from {from}, compiled in {} ms; an empty run takes {} µs",
                 it["size_bytes"], it["compile_ms"], it["empty_run_us"]
             ),
-        );
+        )?;
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl Stage {
         for it in dropped.iter().rev() {
             let path = format!("/v1/events/{}", it["event"].as_str().unwrap_or_default());
             let event = self.client.call(Method::GET, &path, JSON, "").await?;
-            show::filtered(&event, &it["reason"]);
+            show::filtered(&event, &it["reason"])?;
             totals.filtered += 1;
         }
         Ok(())

@@ -49,7 +49,7 @@ async fn mypreferences(
         }
         let path = format!("/mypreferences/Profiles/v4/{ACCOUNT}/Webhooks/Subscriptions");
         let it = client.call(Method::POST, &path, JSON, body.to_string()).await?;
-        show::fact("mypreferences", &format!("subscription {} `{name}` {more}", it["Id"]));
+        show::fact("mypreferences", &format!("subscription {} `{name}` {more}", it["Id"]))?;
     }
     // The provider's API shows no secret, so each of its subscriptions gets a new one.
     let all = client.call(Method::GET, "/v1/subscriptions", JSON, "").await?;
@@ -70,8 +70,7 @@ async fn kajabi(client: &Client, endpoint: SocketAddr) -> anyhow::Result<()> {
     }});
     let media_type = "application/vnd.api+json";
     let it = client.call(Method::POST, "/kajabi/v1/hooks", media_type, body.to_string()).await?;
-    show::fact("kajabi", &format!("hook {} to `tag_added` of any tag", it["data"]["id"]));
-    Ok(())
+    show::fact("kajabi", &format!("hook {} to `tag_added` of any tag", it["data"]["id"]))
 }
 
 async fn vision6(client: &Client, endpoint: SocketAddr) -> anyhow::Result<()> {
@@ -85,16 +84,14 @@ async fn vision6(client: &Client, endpoint: SocketAddr) -> anyhow::Result<()> {
     show::fact(
         "vision6",
         &format!("webhook {} to `unsubscribed` contacts of all lists", it["result"]),
-    );
-    Ok(())
+    )
 }
 
 async fn copernica(client: &Client, endpoint: SocketAddr) -> anyhow::Result<()> {
     let body = format!("trigger=create&handler=http%3A%2F%2F{endpoint}%2Fcopernica");
     let media_type = "application/x-www-form-urlencoded";
     client.call(Method::POST, "/copernica/v4/webhooks", media_type, body).await?;
-    show::fact("copernica", "webhook 1 to `create`, by a form");
-    Ok(())
+    show::fact("copernica", "webhook 1 to `create`, by a form")
 }
 
 async fn vonage(client: &Client, endpoint: SocketAddr, keys: &mut Keys) -> anyhow::Result<()> {
@@ -106,7 +103,7 @@ async fn vonage(client: &Client, endpoint: SocketAddr, keys: &mut Keys) -> anyho
     let media_type = "application/vnd.newvoicemedia.v1+json";
     let path = "/vonage/webhooks/subscriptions";
     let it = client.call(Method::POST, path, media_type, body.to_string()).await?;
-    show::fact("vonage", &format!("subscription {} to `channel.*.v1`", it["subscriptionId"]));
+    show::fact("vonage", &format!("subscription {} to `channel.*.v1`", it["subscriptionId"]))?;
     keys.add_vonage("/vonage", &it["secret"])
 }
 
@@ -119,6 +116,6 @@ async fn cloudevents(client: &Client, endpoint: SocketAddr, keys: &mut Keys) -> 
         "steps": [{"plugin": "worth-it", "config": filter}],
     });
     let it = client.call(Method::POST, "/v1/subscriptions", JSON, body.to_string()).await?;
-    show::fact("cloudevents", &format!("subscription {} to `order.*`, {filter}", it["id"]));
+    show::fact("cloudevents", &format!("subscription {} to `order.*`, {filter}", it["id"]))?;
     keys.add_standard("/orders", &it["secret"])
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::local::Local;
 use super::project::Project;
+use crate::cli::print::say;
 
 pub(super) fn run(project: &Project) -> anyhow::Result<()> {
     let start = Instant::now();
@@ -29,20 +30,20 @@ pub(super) fn run(project: &Project) -> anyhow::Result<()> {
     let local = Local::new(Vec::new())?;
     let bytes_max = local.settings.plugin_upload_bytes_max;
     let uploaded = local.upload(&file, is_script(project))?;
-    println!("{}  {}", project.name, project.file.display());
-    println!("  digest    {}", uploaded.digest);
-    println!("  size      {} bytes", file.len());
+    say!("{}  {}", project.name, project.file.display())?;
+    say!("  digest    {}", uploaded.digest)?;
+    say!("  size      {} bytes", file.len())?;
     let world = serde_json::to_string(&uploaded.world).expect("a world is JSON");
-    println!("  world     {}", world.trim_matches('"'));
-    println!("  imports   {}", uploaded.imports.join(", "));
-    println!("  built in  {:.1} s, compiled in {:.1} s", built.as_secs_f64(), {
+    say!("  world     {}", world.trim_matches('"'))?;
+    say!("  imports   {}", uploaded.imports.join(", "))?;
+    say!("  built in  {:.1} s, compiled in {:.1} s", built.as_secs_f64(), {
         uploaded.compile_time.as_secs_f64()
-    });
+    })?;
     if file.len() > bytes_max {
-        println!(
+        say!(
             "  note: a router takes {bytes_max} bytes unless its operator allows more \
                   (`plugin-upload-bytes-max`)"
-        );
+        )?;
     }
     Ok(())
 }

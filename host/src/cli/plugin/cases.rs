@@ -5,20 +5,24 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::event::{Event, Tenant, format_name};
+use crate::json::Json;
 use crate::publication::{Publication, structured};
 use crate::trial::Verdict;
 
 /// One case.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
     #[serde(skip)]
     pub(super) path: PathBuf,
+    /// The file, as its author wrote it.
+    #[serde(skip)]
+    text: String,
     #[serde(default = "empty_object")]
     pub(super) config: Value,
     /// In the CloudEvents JSON format, as it would be published.
@@ -42,7 +46,7 @@ pub(super) fn read_all(folder: &Path) -> anyhow::Result<Vec<Case>> {
             let text = std::fs::read_to_string(&path)?;
             let case: Case = serde_json::from_str(&text)
                 .with_context(|| format!("`{}` is not a case", path.display()))?;
-            cases.push(Case { path, ..case });
+            cases.push(Case { path, text, ..case });
         }
     }
     anyhow::ensure!(!cases.is_empty(), "there are no cases in `{}`", folder.display());
@@ -59,15 +63,18 @@ impl Case {
         event(&self.event).with_context(|| format!("the event of `{}` is wrong", self.name()))
     }
 
-    /// Writes the case with what the plugin really answers.
-    pub(super) fn update(&mut self, verdict: &Verdict) -> anyhow::Result<()> {
-        self.expect = verdict.to_json();
-        if let (Verdict::Fail(_), Some(reason)) = (verdict, self.expect["reason"].as_object_mut()) {
+    /// Writes into the case what the plugin really answers, and leaves the rest as its author wrote it.
+    pub(super) fn update(&self, verdict: &Verdict) -> anyhow::Result<()> {
+        let mut expect = verdict.to_json();
+        if let Verdict::Fail(_) = verdict
+            && let Some(reason) = expect["reason"].as_object_mut()
+        {
             // The texts of failures change with each build.
             reason.remove("detail");
         }
-        let text = serde_json::to_string_pretty(&self)? + "\n";
-        std::fs::write(&self.path, text)
+        let expect = serde_json::to_string_pretty(&expect)?.replace('\n', "\n  ");
+        let updated = Json::parse(self.text.clone().into())?.edit([("/expect", Some(&*expect))])?;
+        std::fs::write(&self.path, format!("{updated}\n"))
             .with_context(|| format!("cannot write `{}`", self.path.display()))
     }
 

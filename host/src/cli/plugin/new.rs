@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
+use crate::cli::print::say;
 use crate::plugin::PluginName;
 
 include!(concat!(env!("OUT_DIR"), "/templates.rs"));
@@ -48,15 +49,13 @@ impl New {
         let is_new = std::fs::read_dir(&folder).is_ok_and(|mut it| it.next().is_none());
         ensure!(is_new || !folder.exists(), "`{}` exists already", folder.display());
         let language = self.lang.name();
+        let is_sdk = language == "rust" && name.as_str() == "hookyard-plugin";
+        ensure!(!is_sdk, "`{name}` is the crate that plugins in Rust use: choose another name");
         let template = TEMPLATES.iter().filter_map(|(path, text)| {
             Some((path.strip_prefix(language)?.strip_prefix('/')?, *text))
         });
         for (path, text) in template {
-            let text = text.replace("{{name}}", name.as_str());
-            write(
-                &folder.join(path),
-                &text.replace("{{snake}}", &name.as_str().replace('-', "_")),
-            )?;
+            write(&folder.join(path), &text.replace("{{name}}", name.as_str()))?;
         }
         write(&folder.join("wit/plugin.wit"), CONTRACT)?;
         if let Language::Rust = self.lang {
@@ -64,8 +63,8 @@ impl New {
                 write(&folder.join("sdk").join(path), text)?;
             }
         }
-        println!("wrote {}: a plugin in {language}", folder.display());
-        println!("next: cd {} && hookyard plugin build && hookyard plugin test", folder.display());
+        say!("wrote {}: a plugin in {language}", folder.display())?;
+        say!("next: cd {} && hookyard plugin build && hookyard plugin test", folder.display())?;
         Ok(())
     }
 }

@@ -9,10 +9,13 @@ use serde_json::{Value, json};
 
 use super::Here;
 use crate::cli::client::Client;
+use crate::cli::print::say;
 
 /// How often a router is asked for new lines.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const JSON: &str = "application/json";
+/// What a file of WebAssembly begins with.
+const WASM: &[u8] = b"\0asm";
 
 /// Which router, and as whom.
 #[derive(Debug, clap::Args)]
@@ -72,14 +75,20 @@ impl Push {
             format!("cannot read `{}`; `hookyard plugin build` makes it", path.display())
         })?;
         let is_script = path.extension().is_some_and(|it| it == "js");
+        ensure!(
+            is_script || file.starts_with(WASM),
+            "`{}` is neither WebAssembly nor a script that ends with `.js`; `hookyard plugin build` \
+             builds a plugin, and `hookyard plugin push` without a file uploads what it has built",
+            path.display()
+        );
         let media_type = if is_script { "text/javascript" } else { "application/wasm" };
         let path = self.router.path(&format!("/v1/plugins/{name}/versions"), &[]);
         let it = self.router.client()?.call(Method::POST, &path, media_type, file).await?;
-        println!("pushed {name}: {}", text(&it["digest"]));
-        println!("  world      {}", text(&it["world"]));
-        println!("  compiled   in {} ms; a run of nothing takes {} µs", it["compile_ms"], {
+        say!("pushed {name}: {}", text(&it["digest"]))?;
+        say!("  world      {}", text(&it["world"]))?;
+        say!("  compiled   in {} ms; a run of nothing takes {} µs", it["compile_ms"], {
             &it["empty_run_us"]
-        });
+        })?;
         Ok(())
     }
 }
@@ -115,7 +124,9 @@ impl Logs {
         lines.reverse();
         loop {
             let after = lines.last().map(|line| text(&line["seq"]).to_owned());
-            lines.iter().for_each(show);
+            for line in &lines {
+                show(line)?;
+            }
             if !self.follow {
                 return Ok(());
             }
@@ -132,9 +143,9 @@ impl Logs {
     }
 }
 
-fn show(line: &Value) {
+fn show(line: &Value) -> anyhow::Result<()> {
     let of = |name: &str| text(&line[name]).to_owned();
-    println!("{} {:5} {} [event {}]", of("at"), of("level"), of("message"), of("event"));
+    say!("{} {:5} {} [event {}]", of("at"), of("level"), of("message"), of("event"))
 }
 
 #[derive(Debug, clap::Args)]
@@ -187,7 +198,7 @@ impl Try {
         let path = self.router.path(&format!("/v1/plugins/{name}/try"), &[]);
         let answer =
             self.router.client()?.call(Method::POST, &path, JSON, body.to_string()).await?;
-        println!("{}", serde_json::to_string_pretty(&answer)?);
+        say!("{}", serde_json::to_string_pretty(&answer)?)?;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use http::Method;
 
 use super::local::Local;
 use super::remote::Router;
+use crate::cli::print::say;
 use crate::formats::Formats;
 use crate::plugin::Digest;
 use crate::render::{Rendered, render};
@@ -51,28 +52,28 @@ fn show(it: &Reproduction, files: Vec<Bytes>, output: Option<PathBuf>) -> anyhow
     let (rendered, runs) = render(&local.runtime, format, &Arc::new(event), &it.rendering)?;
     for run in &runs {
         let (fuel, micros) = (run.fuel.unwrap_or(0), run.time.as_micros());
-        println!("step {} {}: {fuel} fuel, {micros} µs", run.step + 1, run.plugin);
+        say!("step {} {}: {fuel} fuel, {micros} µs", run.step + 1, run.plugin)?;
         for line in &run.log {
-            println!("  log {}: {}", line.level.as_str(), line.message);
+            say!("  log {}: {}", line.level.as_str(), line.message)?;
         }
     }
     match rendered {
         Rendered::Bodies(bodies) => {
             let body = bodies.get(usize::from(it.part)).context("the event has no such part")?;
             let digest = Digest::of(&body.bytes);
-            println!("body {digest}, {} bytes", body.bytes.len());
+            say!("body {digest}, {} bytes", body.bytes.len())?;
             match &output {
                 Some(path) => std::fs::write(path, &body.bytes)?,
-                None => println!("{}", String::from_utf8_lossy(&body.bytes)),
+                None => say!("{}", String::from_utf8_lossy(&body.bytes))?,
             }
             if let Some(sent) = it.body_digest {
                 ensure!(digest == sent, "what was sent has another digest: {sent}");
-                println!("bit for bit what was sent");
+                say!("bit for bit what was sent")?;
             }
         }
-        Rendered::Filtered(reason) => println!("dropped: {}", serde_json::to_string(&reason)?),
+        Rendered::Filtered(reason) => say!("dropped: {}", serde_json::to_string(&reason)?)?,
         Rendered::Failed(reason) => {
-            println!("failed: {}", serde_json::to_string(&reason)?);
+            say!("failed: {}", serde_json::to_string(&reason)?)?;
             if let Some(recorded) = &it.reason {
                 ensure!(recorded.code == reason.code, "it was recorded as `{}`", recorded.code);
             }

@@ -10,6 +10,7 @@ use super::build::{self, is_script};
 use super::cases::{self, Case};
 use super::local::Local;
 use super::project::Project;
+use crate::cli::print::{Unread, say};
 use crate::trial;
 use crate::wasm::Step;
 
@@ -41,10 +42,12 @@ impl Test {
         loop {
             let changed = last_change(&project.folder);
             let tested = build::run(&project).and_then(|()| run_cases(&project, self.update));
-            if let Err(err) = tested {
-                eprintln!("hookyard: {err:#}");
+            match tested {
+                Err(err) if err.is::<Unread>() => return Err(err),
+                Err(err) => eprintln!("hookyard: {err:#}"),
+                Ok(_) => {}
             }
-            println!("waiting for a change");
+            say!("waiting for a change")?;
             while last_change(&project.folder) == changed {
                 std::thread::sleep(LOOK_EVERY);
             }
@@ -58,36 +61,37 @@ fn run_cases(project: &Project, update: bool) -> anyhow::Result<usize> {
     let local = Local::new(Vec::new())?;
     let plugin = local.upload(&file, is_script(project))?.digest;
     let mut failed = 0;
-    for mut case in cases::read_all(&project.folder.join("cases"))? {
+    for case in cases::read_all(&project.folder.join("cases"))? {
         let step = Step { plugin, config: case.config.to_string() };
         let trial = trial::try_step(&local.runtime, &case.event()?, &step)?;
         let cost = trial.run.as_ref().map_or_else(String::new, |run| {
             let (fuel, memory) = (run.fuel.unwrap_or(0), run.memory_bytes >> 10);
             format!("{fuel} fuel, {} µs, {memory} KiB", run.time.as_micros())
         });
-        if update {
+        if case.is_met(&trial.verdict) {
+            say!("ok     {}: {cost}", case.name())?;
+        } else if update {
             case.update(&trial.verdict)?;
-            println!("wrote  {}: {cost}", case.name());
-        } else if case.is_met(&trial.verdict) {
-            println!("ok     {}: {cost}", case.name());
+            say!("wrote  {}: {cost}", case.name())?;
         } else {
             failed += 1;
-            println!("FAILED {}: {cost}", case.name());
-            explain(&case, &trial);
+            say!("FAILED {}: {cost}", case.name())?;
+            explain(&case, &trial)?;
         }
     }
     Ok(failed)
 }
 
-fn explain(case: &Case, trial: &trial::Trial) {
+fn explain(case: &Case, trial: &trial::Trial) -> anyhow::Result<()> {
     let real = trial.verdict.to_json();
-    println!("  expected  {}", case.expect);
-    println!("  answered  {real}");
+    say!("  expected  {}", case.expect)?;
+    say!("  answered  {real}")?;
     let diff = trial::difference(case.expect.to_string().as_bytes(), real.to_string().as_bytes());
-    println!("  to go from the one to the other: {diff}");
+    say!("  to go from the one to the other: {diff}")?;
     for line in trial.run.iter().flat_map(|run| &run.log) {
-        println!("  log {}: {}", line.level.as_str(), line.message);
+        say!("  log {}: {}", line.level.as_str(), line.message)?;
     }
+    Ok(())
 }
 
 /// When something in the folder was changed that is not made by the build or the test.

@@ -1,0 +1,108 @@
+//! What the commands of `hookyard` do where no router takes part.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use hookyard::wasm::STANDARD_PLUGINS;
+
+use crate::harness::process::{binary, command};
+
+fn hookyard(folder: &Path, arguments: &[&str]) -> Command {
+    let mut it = command(binary());
+    it.args(arguments).current_dir(folder).stdin(Stdio::null());
+    it
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// The folder of a plugin that filters, with one case.
+fn filter(folder: &Path, case: &str) {
+    let (_, file) = STANDARD_PLUGINS.iter().find(|(name, _)| *name == "filter").unwrap();
+    fs::create_dir(folder.join("cases")).unwrap();
+    fs::write(folder.join("filter.wasm"), file).unwrap();
+    fs::write(folder.join("hookyard.toml"), "name = \"it\"\nfile = \"filter.wasm\"\n").unwrap();
+    fs::write(folder.join("cases/one.json"), case).unwrap();
+}
+
+const CASE: &str = r#"{
+  "event": {"type": "order.paid", "specversion": "1.0", "source": "/shop", "id": "1",
+            "data": {"b": 1.50, "a": [2,   1]}},
+  "expect": {"verdict": "drop", "reason": {"code": "a-mistake"}},
+  "config": {"when": {"at": "/b", "gte": 1}}
+}
+"#;
+
+#[test]
+fn a_command_whose_reader_is_gone_ends_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    filter(folder.path(), CASE);
+    let create = ["token", "create", "--scopes", "admin", "--json"];
+    let new = ["plugin", "new", "--lang", "c", "orders"];
+    for arguments in [&create[..], &["token", "list"], &new, &["plugin", "test", "--update"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = hookyard(folder.path(), arguments);
+        let output = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        assert_eq!(said(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_update_writes_what_is_expected_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    filter(folder.path(), CASE);
+    let wrong = r#"{"verdict": "drop", "reason": {"code": "a-mistake"}}"#;
+    let right = CASE.replace(wrong, "{\n    \"verdict\": \"pass\"\n  }");
+    for word in ["wrote  one: ", "ok     one: "] {
+        let output = hookyard(folder.path(), &["plugin", "test", "--update"]).output().unwrap();
+        assert!(output.status.success() && said(&output).starts_with(word), "{}", said(&output));
+        assert_eq!(fs::read_to_string(folder.path().join("cases/one.json")).unwrap(), right);
+    }
+}
+
+#[test]
+fn a_plugin_in_rust_may_be_called_like_a_crate() {
+    let folder = tempfile::tempdir().unwrap();
+    let new = |name| {
+        hookyard(folder.path(), &["plugin", "new", "--lang", "rust", name]).output().unwrap()
+    };
+    for name in ["serde", "std", "fn", "wit-bindgen"] {
+        let output = new(name);
+        assert!(output.status.success(), "{}", said(&output));
+        let manifest = fs::read_to_string(folder.path().join(name).join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        assert_eq!(manifest["package"]["name"].as_str(), Some(name));
+        assert_eq!(manifest["lib"]["name"].as_str(), Some("plugin"));
+    }
+    for (name, words) in [
+        ("hookyard-plugin", "is the crate that plugins in Rust use: choose another name"),
+        ("2orders", "beginning with a letter"),
+        ("Orders", "1 to 63 of `a` to `z`, `0` to `9` and `-`"),
+    ] {
+        let output = new(name);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(said(&output).contains(words), "{}", said(&output));
+        assert!(!folder.path().join(name).exists());
+    }
+}
+
+#[test]
+fn a_source_file_is_not_pushed() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("orders.ts"), "export const transform = () => {};").unwrap();
+    let push = ["plugin", "push", "--name", "orders", "--token", "t", "orders.ts"];
+    let output = hookyard(folder.path(), &push).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        said(&output),
+        "hookyard: `orders.ts` is neither WebAssembly nor a script that ends with `.js`; \
+         `hookyard plugin build` builds a plugin, and `hookyard plugin push` without a file \
+         uploads what it has built\n"
+    );
+}
