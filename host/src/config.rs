@@ -243,9 +243,13 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// This program cannot find itself.
+    /// This program cannot find itself, or has no compiler in it.
     pub fn compiler(&self) -> anyhow::Result<Compiler> {
         let program = if self.plugin_compiler.as_os_str().is_empty() {
+            anyhow::ensure!(
+                cfg!(feature = "compiler"),
+                "this program has no compiler in it; `plugin-compiler` names one that has"
+            );
             std::env::current_exe().context("cannot find this program")?
         } else {
             self.plugin_compiler.clone()

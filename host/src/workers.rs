@@ -86,16 +86,17 @@ impl Workers {
         Ok(())
     }
 
-    /// Does something in its turn and answers what it says; none when there is no room for it, or when
-    /// it panics.
+    /// Does something in its turn, which holds on to so many bytes, and answers what it says; none when
+    /// there is no room for it, or when it panics.
     pub async fn ask<T: Send + 'static>(
         &self,
         tenant: &Tenant,
+        bytes: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         // Whoever asked may be gone by then.
-        self.submit(tenant, 0, || _ = reply.send(work())).ok()?;
+        self.submit(tenant, bytes, || _ = reply.send(work())).ok()?;
         answer.await.ok()
     }
 

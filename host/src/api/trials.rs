@@ -104,7 +104,7 @@ pub(super) async fn try_plugin(
     let step = step.map_err(Refusal::Invalid)?;
     let trial = {
         let (runtime, event) = (Arc::clone(&api.app.measuring), Arc::clone(&event));
-        api.app.workers.ask(payer, move || trial::try_step(&runtime, &event, &step)).await
+        api.app.workers.ask(payer, 0, move || trial::try_step(&runtime, &event, &step)).await
     };
     let trial =
         trial.ok_or_else(|| Refusal::Unavailable("the plugin could not be tried".into()))?;
@@ -270,7 +270,7 @@ impl Comparing {
                 (it.change, line)
             })
         };
-        let compared = self.app.workers.ask(&self.subscription.tenant, work).await;
+        let compared = self.app.workers.ask(&self.subscription.tenant, 0, work).await;
         let compared = compared.ok_or("comparing failed, or there is too much to do; try again")?;
         compared.map_err(|fault| fault.to_string())
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::settle::OURS_AGAIN_MS;
@@ -205,16 +204,10 @@ async fn render_on_worker(
     event: Arc<Event>,
     rendering: Arc<Rendering>,
 ) -> Option<Result<(Rendered, Vec<StepRun>), Fault>> {
-    let (reply, answer) = oneshot::channel();
     let bytes = event.content.data_bytes();
     let work = {
         let app = Arc::clone(app);
-        move || {
-            let format = app.format(&rendering.format);
-            // Nobody waits any more when the dispatcher has ended.
-            let _ = reply.send(render(&app.runtime, format, &event, &rendering));
-        }
+        move || render(&app.runtime, app.format(&rendering.format), &event, &rendering)
     };
-    app.workers.submit(tenant, bytes, work).ok()?;
-    answer.await.ok()
+    app.workers.ask(tenant, bytes, work).await
 }

@@ -113,7 +113,7 @@ pub async fn check_configuration(
     let tried = {
         let (runtime, step) = (Arc::clone(&app.runtime), step.clone());
         let work = move || runtime.try_configuration(step.plugin, &step.config);
-        app.workers.ask(tenant, work).await
+        app.workers.ask(tenant, 0, work).await
     };
     match tried {
         Some(Ok(())) => Ok(Ok(step)),
@@ -135,7 +135,7 @@ async fn violations(
     if version.tenant.is_none() {
         // The operator's schemas are as good as ours.
         let work = move || Schema::strange(&schema).map(|schema| schema.violations(&config));
-        let checked = app.workers.ask(tenant, work).await;
+        let checked = app.workers.ask(tenant, 0, work).await;
         let checked = checked.ok_or_else(|| unavailable("the configuration was not checked"))?;
         return checked.map_err(|why| unavailable(&format!("the plugin's schema {why}")));
     }

@@ -137,7 +137,7 @@ async fn probe(
             render(&app.runtime, format, &event, &subscription.rendering)
         }
     };
-    let (_, runs) = app.workers.ask(&due.tenant, work).await?.ok()?;
+    let (_, runs) = app.workers.ask(&due.tenant, 0, work).await?.ok()?;
     let fault = runs.iter().find_map(|run| run.fault);
     let who = Who { tenant: &due.tenant, subscription: subscription.id, event: event.id };
     app.health.count(who, runs, clock::now_ms());
