@@ -1,5 +1,8 @@
 //! Builds the standard plugins from source and lists the files of `schemas/`, for the host to embed.
 
+#[path = "../plugins/sdk/generate.rs"]
+mod generate;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -63,16 +66,43 @@ fn list_schemas(schemas: &Path) {
 
 /// What `hookyard plugin new` writes.
 fn list_templates(plugins: &Path) {
-    let (templates, sdk) = (plugins.join("templates"), plugins.join("sdk"));
+    let templates = plugins.join("templates");
     let contract = plugins.join("wit/plugin.wit");
     let constants = format!(
         "const TEMPLATES: &[(&str, &str)] = {};\nconst SDK: &[(&str, &str)] = {};\n\
          const CONTRACT: &str = include_str!({:?});\n",
         table(&templates, collect(&templates)),
-        table(&sdk, collect(&sdk)),
+        sdk_for_authors(plugins),
         contract.display()
     );
     write("templates.rs", &constants);
+}
+
+/// The SDK for Rust as authors get it: with the bindings in it, so that nobody has to compile what makes
+/// them.
+fn sdk_for_authors(plugins: &Path) -> String {
+    let sdk = plugins.join("sdk");
+    let mut rows = String::new();
+    for file in collect(&sdk) {
+        let name = file.strip_prefix(&sdk).expect("the file was found below the folder");
+        let name = name.to_str().expect("it is ours, and ASCII");
+        let mut text = fs::read_to_string(&file).expect("the SDK can be read");
+        match name {
+            "build.rs" | "generate.rs" => continue,
+            "Cargo.toml" => {
+                let (before, section) = text.split_once("[build-dependencies]\n").expect(name);
+                let (_, after) = section.split_once("\n\n").expect(name);
+                text = format!("{before}{after}");
+            }
+            "src/bindings.rs" => {
+                let (before, _) = text.split_once("include!").expect(name);
+                text = format!("{before}{}", generate::bindings(&plugins.join("wit")));
+            }
+            _ => {}
+        }
+        rows += &format!("    ({name:?}, {text:?}),\n");
+    }
+    format!("&[\n{rows}]")
 }
 
 /// A table of files: the path below a folder, and the text.

@@ -1,5 +1,6 @@
 //! What the commands of `hookyard` do where no router takes part.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -7,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use hookyard::wasm::STANDARD_PLUGINS;
 
 use crate::harness::process::{binary, command};
+use crate::harness::root;
 
 fn hookyard(folder: &Path, arguments: &[&str]) -> Command {
     let mut it = command(binary());
@@ -64,6 +66,30 @@ fn an_update_writes_what_is_expected_and_nothing_else() {
         assert!(output.status.success() && said(&output).starts_with(word), "{}", said(&output));
         assert_eq!(fs::read_to_string(folder.path().join("cases/one.json")).unwrap(), right);
     }
+}
+
+#[test]
+fn the_sdk_for_rust_comes_with_its_bindings() {
+    let folder = tempfile::tempdir().unwrap();
+    let new = ["plugin", "new", "--lang", "rust", "orders"];
+    let output = hookyard(folder.path(), &new).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let sdk = folder.path().join("orders/sdk");
+    let files = |folder: &Path| -> BTreeSet<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    // What would make them takes longer to compile than all the rest of a plugin.
+    assert_eq!(files(&sdk), BTreeSet::from(["Cargo.toml", "src"].map(str::to_owned)));
+    assert_eq!(files(&sdk.join("src")), files(&root().join("plugins/sdk/src")));
+    let manifest: toml::Table =
+        fs::read_to_string(sdk.join("Cargo.toml")).unwrap().parse().unwrap();
+    let here = fs::read_to_string(root().join("plugins/sdk/Cargo.toml")).unwrap();
+    let mut here: toml::Table = here.parse().unwrap();
+    here.remove("build-dependencies").unwrap();
+    assert_eq!(manifest, here);
+    let bindings = fs::read_to_string(sdk.join("src/bindings.rs")).unwrap();
+    assert!(bindings.starts_with("//! ") && !bindings.contains("include!"));
 }
 
 #[test]

@@ -110,7 +110,10 @@ fn every_file_is_part_of_the_program() {
             let above = folder.parent().unwrap();
             (vec![above.join("mod.rs"), above.join("lib.rs"), above.join("main.rs")], folder)
         } else {
-            (["mod.rs", "lib.rs", "main.rs"].map(|it| folder.join(it)).to_vec(), Path::new(stem))
+            (
+                ["mod.rs", "lib.rs", "main.rs", "build.rs"].map(|it| folder.join(it)).to_vec(),
+                Path::new(stem),
+            )
         };
         let module = module.file_stem().unwrap().to_str().unwrap();
         let declared = parents.iter().any(|parent| {
@@ -185,7 +188,7 @@ fn the_template_in_rust_has_our_versions() {
     assert_eq!(template["package"]["edition"], ours["workspace"]["package"]["edition"]);
 
     let dependencies = template["workspace"]["dependencies"].as_table().unwrap();
-    let all = [&template["dependencies"], &sdk["dependencies"], &sdk["build-dependencies"]];
+    let all = [&template["dependencies"], &sdk["dependencies"]];
     let used: BTreeSet<_> = all.iter().flat_map(|it| it.as_table().unwrap().keys()).collect();
     assert_eq!(dependencies.keys().collect::<BTreeSet<_>>(), used);
     for (name, wanted) in dependencies {

@@ -6,12 +6,7 @@ use serde::de::DeserializeOwned;
 use crate::bindings::exports::hookyard::plugin::lifecycle::Manifest;
 use crate::{Context, Decision, Event, Filter, Level, Transform, Verdict};
 
-/// The component types of the worlds, for the section that makes a core module a component.
-pub const FILTER_WORLD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter-plugin"));
-/// See [`FILTER_WORLD`].
-pub const TRANSFORM_WORLD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/transform-plugin"));
-/// See [`FILTER_WORLD`].
-pub const PLUGIN_WORLD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plugin"));
+pub use crate::bindings::{FILTER_WORLD, PLUGIN_WORLD, TRANSFORM_WORLD};
 
 /// Makes a type with [`Filter`], [`Transform`] or both the plugin of this crate.
 ///
