@@ -52,7 +52,7 @@ enum Rule {
     Move { from: Pointer, to: Pointer },
     /// The value at `from` is put at `to` as well.
     Copy { from: Pointer, to: Pointer },
-    /// The value at this place goes.
+    #[schemars(description = "must be a JSON Pointer (RFC 6901) to a part of the data, which goes")]
     Remove(
         #[serde(deserialize_with = "pointer::of_a_part")]
         #[schemars(length(min = 1))]

@@ -31,8 +31,12 @@ const EDITS_MAX: usize = 16;
 struct Redact {
     /// JSON Pointers (RFC 6901) into the data as they came. One that points at nothing changes nothing.
     #[serde(default)]
-    #[schemars(length(min = 1, max = 100))]
-    #[schemars(inner(length(max = 1024), regex(pattern = r"^(/([^/~]|~[01])*)+$")))]
+    #[schemars(length(min = 1, max = 100), extend("items" = {
+        "type": "string",
+        "maxLength": 1024,
+        "pattern": "^(/([^/~]|~[01])*)+$",
+        "description": "must be a JSON Pointer (RFC 6901) to a part of the data, of at most 1024 characters",
+    }))]
     pointers: BTreeSet<String>,
     /// Names of members that are redacted wherever they are in the data, with all that is in them.
     /// Upper and lower case are told apart.

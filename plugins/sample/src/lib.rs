@@ -18,11 +18,14 @@ struct Share {
     /// How many of a hundred keys are in: 0 is none, 100 all of them, 0.5 one of two hundred.
     #[schemars(range(min = 0, max = 100))]
     percent: f64,
-    /// Where the key is: the name of an attribute, for example `subject`, or a JSON Pointer (RFC 6901)
-    /// into the data. Of a text its characters count, of anything else its JSON as it is written;
-    /// `null` is no key.
     #[serde(default = "id")]
-    #[schemars(length(max = 1024), regex(pattern = r"^([a-z0-9]+|(/([^/~]|~[01])*)+)$"))]
+    #[schemars(
+        description = "must be the name of an attribute, for example `subject`, or a JSON Pointer (RFC 6901) \
+                       into the data, of at most 1024 characters: where the key is. Of a text its characters \
+                       count, of anything else its JSON as it is written; `null` is no key",
+        length(max = 1024),
+        regex(pattern = r"^([a-z0-9]+|(/([^/~]|~[01])*)+)$")
+    )]
     by: String,
     /// Subscriptions with different salts get different shares; with the same one, the same.
     #[serde(default)]

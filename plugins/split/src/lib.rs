@@ -16,9 +16,12 @@ const PARTS_MAX: usize = 64;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Split {
-    /// JSON Pointer (RFC 6901) of the array. Where it is left out, the data are the array.
     #[serde(default, deserialize_with = "pointer")]
-    #[schemars(extend("format" = "json-pointer"))]
+    #[schemars(
+        description = "must be a JSON Pointer (RFC 6901): the place of the array. \
+                       Where it is left out, the data are the array",
+        extend("format" = "json-pointer")
+    )]
     at: String,
     /// The data of a part: the `item` alone, or the `document` around an array of this one item.
     #[serde(default)]
