@@ -21,12 +21,12 @@ fn said(output: &Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
-/// The folder of a plugin that filters, with one case.
-fn filter(folder: &Path, case: &str) {
-    let (_, file) = STANDARD_PLUGINS.iter().find(|(name, _)| *name == "filter").unwrap();
+/// The folder of a standard plugin, with one case.
+fn plugin(folder: &Path, name: &str, case: &str) {
+    let (_, file) = STANDARD_PLUGINS.iter().find(|(it, _)| *it == name).unwrap();
     fs::create_dir(folder.join("cases")).unwrap();
-    fs::write(folder.join("filter.wasm"), file).unwrap();
-    fs::write(folder.join("hookyard.toml"), "name = \"it\"\nfile = \"filter.wasm\"\n").unwrap();
+    fs::write(folder.join("it.wasm"), file).unwrap();
+    fs::write(folder.join("hookyard.toml"), "name = \"it\"\nfile = \"it.wasm\"\n").unwrap();
     fs::write(folder.join("cases/one.json"), case).unwrap();
 }
 
@@ -41,7 +41,7 @@ const CASE: &str = r#"{
 #[test]
 fn a_command_whose_reader_is_gone_ends_without_a_word() {
     let folder = tempfile::tempdir().unwrap();
-    filter(folder.path(), CASE);
+    plugin(folder.path(), "filter", CASE);
     let create = ["token", "create", "--scopes", "admin", "--json"];
     let new = ["plugin", "new", "--lang", "c", "orders"];
     for arguments in [&create[..], &["token", "list"], &new, &["plugin", "test", "--update"]] {
@@ -58,7 +58,7 @@ fn a_command_whose_reader_is_gone_ends_without_a_word() {
 #[test]
 fn an_update_writes_what_is_expected_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    filter(folder.path(), CASE);
+    plugin(folder.path(), "filter", CASE);
     let wrong = r#"{"verdict": "drop", "reason": {"code": "a-mistake"}}"#;
     let right = CASE.replace(wrong, "{\n    \"verdict\": \"pass\"\n  }");
     for word in ["wrote  one: ", "ok     one: "] {
@@ -66,6 +66,23 @@ fn an_update_writes_what_is_expected_and_nothing_else() {
         assert!(output.status.success() && said(&output).starts_with(word), "{}", said(&output));
         assert_eq!(fs::read_to_string(folder.path().join("cases/one.json")).unwrap(), right);
     }
+}
+
+#[test]
+fn a_case_has_its_event_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = r#"{
+        "config": {"rules": [{"template": {"at": "/text", "text": "{}"}}]},
+        "event": {"specversion": "1.0", "id": "1", "source": "/", "type": "a", "data": {"b": 1.50, "a": 1e2}},
+        "expect": {
+            "verdict": "replace",
+            "event": {"specversion": "1.0", "id": "1", "source": "/", "type": "a",
+                      "data": {"b": 1.50, "a": 1e2, "text": "{\"b\": 1.50, \"a\": 1e2}"}}
+        }
+    }"#;
+    plugin(folder.path(), "map", case);
+    let output = hookyard(folder.path(), &["plugin", "test"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
 }
 
 #[test]
