@@ -43,12 +43,21 @@ async fn every_route_asks_for_a_token() {
         (Method::POST, format!("/v1/subscriptions/{id}/pause")),
         (Method::POST, format!("/v1/subscriptions/{id}/resume")),
         (Method::PUT, format!("/v1/subscriptions/{id}/steps")),
+        (Method::PUT, format!("/v1/subscriptions/{id}/pace")),
         (Method::POST, format!("/v1/subscriptions/{id}/secret")),
+        (Method::POST, format!("/v1/subscriptions/{id}/test")),
+        (Method::POST, format!("/v1/subscriptions/{id}/compare")),
+        (Method::POST, format!("/v1/subscriptions/{id}/shadow")),
         (Method::GET, "/v1/plugins".to_owned()),
         (Method::POST, "/v1/plugins/x/versions".to_owned()),
         (Method::GET, "/v1/plugins/x/versions".to_owned()),
         (Method::GET, "/v1/deliveries".to_owned()),
         (Method::GET, format!("/v1/deliveries/{id}")),
+        (Method::POST, format!("/v1/deliveries/{id}/reproduce")),
+        (Method::POST, "/v1/replays".to_owned()),
+        (Method::GET, "/v1/replays".to_owned()),
+        (Method::GET, format!("/v1/replays/{id}")),
+        (Method::POST, format!("/v1/replays/{id}/cancel")),
     ];
     // A token that is good for nothing.
     let useless = yard.token(Some(TENANT), "nothing").await;

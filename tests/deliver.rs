@@ -280,7 +280,7 @@ async fn what_does_not_fit_in_memory_waits_in_the_store() {
     let headers = [("content-type", "application/cloudevents-batch+json")];
     let body = json!(batch).to_string();
     yard.client.call(Method::POST, "/v1/events", &headers, body).await.expect(202);
-    // 256 fit in the lane and 32 are out; the others are due in the store.
+    // Few wait in memory for an endpoint that has taken none yet; the others are due in the store.
     yard.await_deliveries("state=pending", COUNT).await;
     open.send(true).unwrap();
     yard.await_deliveries("state=delivered", COUNT).await;
@@ -304,6 +304,49 @@ async fn read_request(stream: &mut TcpStream) {
             Ok(count) => request.extend_from_slice(&more[..count]),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_that_has_ended_is_made_anew_at_once() {
+    let yard = Yard::start().await;
+    let once = Endpoint::raw(async |mut stream: TcpStream| {
+        read_request(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        // The second request on a connection finds it closed.
+        read_request(&mut stream).await;
+    })
+    .await;
+    yard.subscribe(&once, json!({})).await;
+    for count in 1..4 {
+        yard.publish("t", json!(count)).await;
+        let delivered = yard.await_deliveries("state=delivered", count).await;
+        assert!(delivered.iter().all(|it| it["attempts"] == 1), "{delivered:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_event_goes_all_the_way_and_shows_everything() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let steps = json!([{"plugin": "minimize", "config": {"remove": ["/b"]}}]);
+    let made = yard.subscribe(&endpoint, json!({"steps": steps})).await;
+    let path = format!("/v1/subscriptions/{}/test", made["id"].as_str().unwrap());
+    endpoint.reply([(503, vec![])]);
+    let body = json!({"event": event("t", json!({"a": 1, "b": 2}))});
+    let shown = yard.client.post(&path, &body).await.expect(200);
+    let receipt = endpoint.next().await;
+    let request = &shown["requests"][0];
+    assert_eq!((&request["status"], &request["success"]), (&json!(503), &json!(false)));
+    assert_eq!(request["body"].as_str().unwrap().as_bytes(), receipt.body);
+    assert_eq!(receipt.json()["data"], json!({"a": 1}));
+    assert_eq!(request["headers"]["webhook-signature"], receipt.header("webhook-signature"));
+    assert_eq!(shown["runs"][0]["fault"], Value::Null);
+    // Without an event, there is a sample.
+    let shown = yard.client.post(&path, &json!({})).await.expect(200);
+    assert_eq!(endpoint.next().await.json()["data"], shown["event"]["data"]);
+    assert!(yard.deliveries("").await.is_empty(), "it is no delivery");
+    let refused = yard.client.post(&path, &json!({"type": "x", "event": 1, "y": 2})).await;
+    assert_eq!(refused.fields(), ["/event", "/y"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ mod adding; // the guide on adding a format
 mod commands; // what commands do without a router
 mod crash; // kill -9 under load, and stops
 mod deliver; // attempts, retries, endpoints that misbehave
+mod flow; // endpoints that take little, or nothing for a while
 mod formats; // the providers' APIs, case by case
 mod full_disk; // a store that cannot write
 mod health; // what plugins write and take, and when they are held back
@@ -21,6 +22,7 @@ mod pipeline; // plugins on the way of an event, good and bad
 mod proof; // endpoints show that they want deliveries
 mod providers; // deliveries of the providers' formats
 mod registry; // versions of plugins
+mod replays; // deliveries that are made again
 mod schemas; // requests and samples fit, and their single faults do not
 mod subscribe; // our own subscriptions
 mod tidy; // the project itself

@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 use anyhow::Context;
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use uuid::Uuid;
 
 use crate::clock;
@@ -50,6 +50,8 @@ pub struct App {
     pub workers: Workers,
     pub health: Health,
     pub uploads: Uploads,
+    /// A replay has been asked for.
+    pub replay_begins: Notify,
     pub shadows: Shadows,
     /// Grows whenever tokens may have been changed by another process.
     pub tokens_changed: watch::Receiver<u64>,
@@ -161,6 +163,7 @@ impl App {
             sender: Sender::new(Arc::clone(&egress)).context("cannot set up outgoing HTTP")?,
             health: Health::default(),
             uploads: Uploads::default(),
+            replay_begins: Notify::new(),
             shadows: Shadows::default(),
             workers: Workers::start(workers).context("cannot start the worker threads")?,
             egress,

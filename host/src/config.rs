@@ -132,6 +132,9 @@ settings! {
     /// How many requests to one subscription's endpoint may be out at the same time
     #[arg(value_name = "COUNT", help_heading = "Network")]
     subscription_in_flight_max: usize = 32,
+    /// For how long an endpoint gets nothing once most deliveries to it have failed, before one is tried
+    #[arg(value_name = "MS", help_heading = "Network")]
+    endpoint_probe_ms: i64 = 30_000,
     /// How long a stop waits for the requests that are out
     #[arg(value_name = "MS", help_heading = "Network")]
     shutdown_ms: u64 = 20_000,

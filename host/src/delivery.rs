@@ -94,6 +94,8 @@ pub struct Delivery {
     /// When the next attempt is due; none when there will be none.
     pub due_at_ms: Option<i64>,
     pub attempts: u32,
+    /// How many of them were made before it was replayed: the schedule began anew then.
+    pub earlier_attempts: u32,
     /// The newest attempt.
     pub last_attempt: Option<Attempt>,
     pub created_at_ms: i64,

@@ -249,6 +249,7 @@ mod tests {
     use crate::event::{Attributes, Content};
     use crate::plugin::Digest;
     use crate::render::Rendering;
+    use crate::subscription::Pace;
 
     fn subscription(id: u128, revision: u64, state: State, filters: Value) -> Arc<Subscription> {
         let rendering = Rendering {
@@ -273,6 +274,7 @@ mod tests {
             rendering_hash: Digest::of(b""),
             rendering: Arc::new(rendering),
             rate_per_minute: None,
+            pace: Pace::default(),
             secrets: vec![],
             document: Value::Null,
             created_at_ms: 0,

@@ -23,6 +23,8 @@ const QUESTION: Duration = Duration::from_secs(10);
 /// Connections to an endpoint that are kept for the next request.
 const IDLE_CONNECTIONS_MAX: usize = 32;
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// What ends within this time has not been thought about.
+const AT_ONCE: Duration = Duration::from_millis(100);
 const USER_AGENT: &str = concat!("Hookyard/", env!("CARGO_PKG_VERSION"));
 
 /// Says what TLS is made of, for every client of this process. Needed once, and harmless again.
@@ -90,10 +92,16 @@ impl Sender {
         Ok(Sender { client, egress })
     }
 
-    /// Makes the request, and answers with how long it took.
+    /// Makes the request, and answers with how long it took. Where the connection ends at once, it is
+    /// made a second time: that is how a connection looks that was kept and that the endpoint has
+    /// closed meanwhile.
     pub async fn send(&self, request: Request) -> (Outcome, Duration) {
         let start = Instant::now();
-        let outcome = match self.attempt(request).await {
+        let mut result = self.attempt(&request).await;
+        if result.as_ref().is_err_and(was_closed) && start.elapsed() < AT_ONCE {
+            result = self.attempt(&request).await;
+        }
+        let outcome = match result {
             Ok(outcome) => outcome,
             Err(err) => Outcome::Unreachable(explain(&err)),
         };
@@ -153,20 +161,20 @@ impl Sender {
         })
     }
 
-    async fn attempt(&self, it: Request) -> Result<Outcome, reqwest::Error> {
+    async fn attempt(&self, it: &Request) -> Result<Outcome, reqwest::Error> {
         // An address in the URL is never resolved, so the resolver does not see it.
         if let Err(denied) = self.egress.check_literal(&it.url) {
             return Ok(Outcome::Unreachable(egress_denied(&denied)));
         }
         let mut headers = HeaderMap::with_capacity(it.headers.len() + 1);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(it.content_type));
-        for (name, value) in it.headers {
+        for (name, value) in &it.headers {
             let value = HeaderValue::try_from(value).expect("our header values are visible ASCII");
             headers.insert(name, value);
         }
-        let request =
-            self.client.post(it.url).headers(headers).body(it.body).timeout(it.timeout).build()?;
-        let mut response = self.client.execute(request).await?;
+        let request = self.client.post(it.url.clone()).headers(headers);
+        let request = request.body(it.body.clone()).timeout(it.timeout);
+        let mut response = request.send().await?;
         let status = response.status().as_u16();
         let retry_after = response.headers().get(header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|it| parse_retry_after(it, clock::now_ms()));
@@ -202,9 +210,11 @@ fn parse_retry_after(value: &HeaderValue, now_ms: i64) -> Option<Duration> {
     Some(at.saturating_sub(now))
 }
 
+const RESET: &str = "reset";
+
 /// Says why there was no answer, in words that help whoever runs the endpoint.
 fn explain(err: &reqwest::Error) -> Reason {
-    let causes = std::iter::successors(Some(err as &dyn Error), |&err| cause(err));
+    let causes = causes(err);
     for cause in causes.clone() {
         if let Some(denied) = cause.downcast_ref::<Denied>() {
             return egress_denied(denied);
@@ -241,6 +251,15 @@ fn explain(err: &reqwest::Error) -> Reason {
     Reason::new(code, last)
 }
 
+fn causes(err: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> + Clone {
+    std::iter::successors(Some(err as &(dyn Error + 'static)), |&err| cause(err))
+}
+
+/// Whether the endpoint ended a connection that it had taken.
+fn was_closed(err: &reqwest::Error) -> bool {
+    !err.is_connect() && explain(err).code == RESET
+}
+
 /// What an I/O error is made of is not its source, but its source's source is.
 fn cause<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match err.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -254,7 +273,7 @@ fn egress_denied(denied: &Denied) -> Reason {
 }
 
 fn closed_early() -> Reason {
-    Reason::new("reset", "the endpoint closed the connection before it answered")
+    Reason::new(RESET, "the endpoint closed the connection before it answered")
 }
 
 fn explain_io(err: &io::Error) -> Option<Reason> {

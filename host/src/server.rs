@@ -35,6 +35,7 @@ pub struct Server {
     dispatcher: JoinHandle<()>,
     pruner: JoinHandle<()>,
     mender: JoinHandle<()>,
+    replayer: JoinHandle<()>,
 }
 
 impl Server {
@@ -72,13 +73,14 @@ impl Server {
         router.start(&app).await.context("cannot read the store")?;
         let pruner = tokio::spawn(prune(Arc::clone(&app), stopping.clone()));
         let mender = tokio::spawn(manage::quarantines::mend(Arc::clone(&app), stopping.clone()));
+        let replayer = tokio::spawn(manage::replays::run(Arc::clone(&app), stopping.clone()));
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         let api = tokio::spawn(api::serve(Arc::clone(&app), listener, stopped(stopping)));
         tracing::info!(%address, store = app.settings.store, "listens");
-        Ok(Server { app, address, router, stop, api, dispatcher, pruner, mender })
+        Ok(Server { app, address, router, stop, api, dispatcher, pruner, mender, replayer })
     }
 
     /// Where the API listens.
@@ -101,6 +103,7 @@ impl Server {
         let _ = self.dispatcher.await;
         let _ = self.pruner.await;
         let _ = self.mender.await;
+        let _ = self.replayer.await;
         self.app.store.close().await;
         tracing::info!("stopped");
     }

@@ -35,6 +35,7 @@ pub struct Subscription {
     pub rendering_hash: Digest,
     /// How many deliveries a minute the endpoint agreed to; none where it did not say.
     pub rate_per_minute: Option<u32>,
+    pub pace: Pace,
     /// What signs deliveries: the newest secret first, then those that are still valid.
     pub secrets: Vec<SigningSecret>,
     /// What only the format's own API knows of.
@@ -64,6 +65,21 @@ impl State {
             State::Disabled => "disabled",
         }
     }
+}
+
+/// How deliveries are made, where the subscriber says so; otherwise as the format has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pace {
+    /// How long to wait before each retry: there are as many as there are waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<Vec<u32>>,
+    /// How many requests may be out at once, in the place of the operator's limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight_max: Option<u32>,
+    /// How many deliveries may be made in a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_minute: Option<u32>,
 }
 
 /// The declarative part of a subscription: a pattern of types and, for some attributes, the values

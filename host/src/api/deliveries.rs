@@ -19,7 +19,8 @@ use crate::plugin::PluginRef;
 use crate::store::{DeliveryQuery, LogQuery};
 use crate::trial::Reproduction;
 
-fn document(it: &Delivery) -> Value {
+/// What is shown of a delivery in a list.
+pub(super) fn document(it: &Delivery) -> Value {
     json!({
         "id": it.id,
         "event": it.event_id,
@@ -47,7 +48,7 @@ fn attempt(it: &Attempt) -> Value {
 }
 
 /// `GET /v1/deliveries`, newest first. `event`, `subscription`, `state` and `reason`
-/// (the code, of those that are filtered, failed or dead) narrow the search.
+/// (the code, of those that are held, filtered, failed or dead) narrow the search.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,

@@ -12,7 +12,9 @@ mod plugins;
 mod problem;
 mod providers;
 pub mod receiver;
+mod replays;
 mod subscriptions;
+mod test_event;
 mod trials;
 mod upload;
 
@@ -60,6 +62,9 @@ struct Schemas {
     create: Schema,
     replace: Schema,
     steps: Schema,
+    pace: Schema,
+    test: Schema,
+    replay: Schema,
     current: Schema,
     deprecation: Schema,
     automatic_rollback: Schema,
@@ -75,6 +80,9 @@ impl Schemas {
             create: schema("cloudevents/create.json"),
             replace: schema("cloudevents/replace.json"),
             steps: schema("cloudevents/steps.json"),
+            pace: schema("cloudevents/pace.json"),
+            test: schema("cloudevents/test.json"),
+            replay: schema("cloudevents/replay.json"),
             current: schema("plugins/current.json"),
             deprecation: schema("plugins/deprecation.json"),
             automatic_rollback: schema("plugins/automatic-rollback.json"),
@@ -115,7 +123,9 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/subscriptions/{id}/pause", post(subscriptions::pause))
         .route("/v1/subscriptions/{id}/resume", post(subscriptions::resume))
         .route("/v1/subscriptions/{id}/steps", put(subscriptions::set_steps))
+        .route("/v1/subscriptions/{id}/pace", put(subscriptions::set_pace))
         .route("/v1/subscriptions/{id}/secret", post(subscriptions::rotate_secret))
+        .route("/v1/subscriptions/{id}/test", post(test_event::send))
         .route("/v1/subscriptions/{id}/compare", post(trials::compare))
         .route(
             "/v1/subscriptions/{id}/shadow",
@@ -125,6 +135,9 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::read))
         .route("/v1/deliveries/{id}/reproduce", post(deliveries::reproduce))
+        .route("/v1/replays", post(replays::create).get(replays::list))
+        .route("/v1/replays/{id}", get(replays::read))
+        .route("/v1/replays/{id}/cancel", post(replays::cancel))
         .merge(plugin_routes());
     let all = providers::mount(oauth::mount(own, &api), &api);
     all.fallback(async || Problem::not_found("path"))

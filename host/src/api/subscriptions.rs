@@ -21,7 +21,9 @@ use crate::formats::{Format, Refusal};
 use crate::manage::subscriptions as manage;
 use crate::schemas::Schema;
 use crate::sign;
-use crate::subscription::{Draft, Filter, NewSecret, State as Delivering, StepRef, Subscription};
+use crate::subscription::{
+    Draft, Filter, NewSecret, Pace, State as Delivering, StepRef, Subscription,
+};
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -104,6 +106,7 @@ fn document(it: &Subscription) -> Value {
         "catch_up": it.catch_up,
         "handshake": it.document["handshake"] == true,
         "rate_per_minute": it.rate_per_minute,
+        "pace": it.pace,
         "filters": it.filters,
         "steps": steps.collect::<Vec<_>>(),
         "rendering": it.rendering_hash,
@@ -259,6 +262,23 @@ pub(super) async fn set_steps(
     let id = path_id(&id, "subscription")?;
     let it: StepsRequest = read_json(&api, &headers, body, &api.schemas.steps).await?;
     let it = manage::set_steps(&api.app, &tenant, id, it.steps).await?;
+    Ok(answer(StatusCode::OK, &document(&it)))
+}
+
+/// `PUT /v1/subscriptions/{id}/pace`: how deliveries are made, in any format.
+pub(super) async fn set_pace(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Parameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    caller.require("subscriptions:write")?;
+    let tenant = tenant(&api, &caller, &query).await?;
+    let id = path_id(&id, "subscription")?;
+    let pace: Pace = read_json(&api, &headers, body, &api.schemas.pace).await?;
+    let it = manage::set_pace(&api.app, &tenant, id, pace).await?;
     Ok(answer(StatusCode::OK, &document(&it)))
 }
 

@@ -54,10 +54,10 @@ struct TryRequest {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sample {
-    format: String,
+pub(super) struct Sample {
+    pub(super) format: String,
     #[serde(rename = "type")]
-    event_type: String,
+    pub(super) event_type: String,
 }
 
 fn empty_object() -> Value {
@@ -137,7 +137,11 @@ fn document(event: &Event, trial: Trial) -> Value {
 }
 
 /// An event that is only tried: it is in the form in which it would be published.
-fn given(app: &App, tenant: Option<&Tenant>, event: &Value) -> Result<Arc<Event>, Problem> {
+pub(super) fn given(
+    app: &App,
+    tenant: Option<&Tenant>,
+    event: &Value,
+) -> Result<Arc<Event>, Problem> {
     let below = |it: Violation| Violation::new(format!("/event/{}", it.field), it.detail);
     let wrong =
         |violations: Vec<Violation>| Refusal::Invalid(violations.into_iter().map(below).collect());
@@ -161,7 +165,8 @@ fn given(app: &App, tenant: Option<&Tenant>, event: &Value) -> Result<Arc<Event>
     }))
 }
 
-fn sample_event(sample: &Sample) -> Result<Value, Problem> {
+/// The sample of a type, as it would be published.
+pub(super) fn sample_event(sample: &Sample) -> Result<Value, Problem> {
     let folder = format!("{}/samples", sample.format);
     let found = schemas::folder(&folder).find(|(name, _)| *name == sample.event_type);
     let (_, text) = found.ok_or_else(|| Problem::not_found("sample"))?;

@@ -14,13 +14,14 @@ use crate::event::Tenant;
 use crate::store::{Sharing, Signals, Sqlite, Store, StoreError};
 
 /// What a token may be good for.
-const SCOPES: [&str; 15] = [
+const SCOPES: [&str; 16] = [
     "events:write",
     "subscriptions:read",
     "subscriptions:write",
     "plugins:read",
     "plugins:write",
     "deliveries:read",
+    "deliveries:write",
     "admin",
     // Of Kajabi's API.
     "view:purchases",

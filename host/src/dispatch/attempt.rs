@@ -30,16 +30,36 @@ pub(super) async fn attempt(
     body: Body,
 ) -> Attempted {
     let at_ms = clock::now_ms();
+    match request(&app, &subscription, delivery, event, body).await {
+        Ok(request) => {
+            let (outcome, duration) = app.sender.send(request).await;
+            Attempted { at_ms, duration, outcome }
+        }
+        Err(reason) => {
+            Attempted { at_ms, duration: Duration::ZERO, outcome: Outcome::NotSent(reason) }
+        }
+    }
+}
+
+/// The request for a delivery, signed now.
+///
+/// # Errors
+///
+/// There is no key to sign it with.
+pub(crate) async fn request(
+    app: &App,
+    subscription: &Subscription,
+    delivery: Uuid,
+    event: Uuid,
+    body: Body,
+) -> Result<Request, Reason> {
+    let at_ms = clock::now_ms();
     let format = app.format(subscription.format);
     let key = if format.has_rotating_key() {
-        match manage::keys::get(&app, &keys::selector(at_ms)).await {
-            Ok(key) => Some(key),
-            Err(err) => {
-                let why = format!("the router has no key to sign with: {err}");
-                let outcome = Outcome::NotSent(Reason::new("no-key", why));
-                return Attempted { at_ms, duration: Duration::ZERO, outcome };
-            }
-        }
+        let key = manage::keys::get(app, &keys::selector(at_ms)).await.map_err(|err| {
+            Reason::new("no-key", format!("the router has no key to sign with: {err}"))
+        })?;
+        Some(key)
     } else {
         None
     };
@@ -55,13 +75,11 @@ pub(super) async fn attempt(
         nonce: rand::random(),
         now_ms: at_ms,
     });
-    let request = Request {
+    Ok(Request {
         url: subscription.url.clone(),
         content_type: body.content_type,
         headers,
         body: body.bytes,
         timeout: format.policy().timeout,
-    };
-    let (outcome, duration) = app.sender.send(request).await;
-    Attempted { at_ms, duration, outcome }
+    })
 }

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use uuid::Uuid;
 
 use super::Dispatcher;
-use crate::clock;
 use crate::delivery::DeliveryState;
 
 impl Dispatcher {
@@ -18,11 +17,10 @@ impl Dispatcher {
         self.record(open.tenant, open.event_seq, delivery, open.unrecorded);
     }
 
-    /// The subscription takes nothing now; when it does again, it is in the store.
-    pub(super) fn put_lane_back(&mut self, subscription: Uuid) {
-        let now_ms = clock::now_ms();
+    /// The subscription takes nothing until then; its deliveries wait in the store.
+    pub(super) fn put_lane_back(&mut self, subscription: Uuid, due_ms: i64) {
         for id in self.empty_lane(subscription) {
-            self.put_back(id, now_ms);
+            self.put_back(id, due_ms);
         }
     }
 

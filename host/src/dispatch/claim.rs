@@ -157,7 +157,7 @@ async fn make_again(
                 return failed(delivery, reason);
             }
             let others = match delivery.body.replace(digest) {
-                None => other_parts(&event, &delivery, &bodies),
+                None => other_parts(app, &event, &delivery, &bodies).await,
                 Some(_) => Vec::new(),
             };
             let body = bodies.swap_remove(part);
@@ -181,18 +181,24 @@ async fn make_again(
     }
 }
 
-/// The deliveries of the parts beside this one, due at once.
-fn other_parts(event: &Event, first: &Delivery, bodies: &[Body]) -> Vec<Delivery> {
-    let others = bodies.iter().enumerate().filter(|(part, _)| *part != usize::from(first.part));
-    let others = others.map(|(part, body)| {
+/// The deliveries of the parts that nobody knows yet, due at once.
+async fn other_parts(app: &App, event: &Event, first: &Delivery, bodies: &[Body]) -> Vec<Delivery> {
+    if bodies.len() == 1 {
+        return Vec::new();
+    }
+    // What is recorded twice stays as it was recorded first, but for what is on its way.
+    let known = app.store.recorded(event).await.unwrap_or_default();
+    let parts = bodies.iter().enumerate().map(|(part, body)| {
         let part = u16::try_from(part).expect("an event has few parts");
-        Delivery {
-            id: delivery_id(event, first.subscription_id, part),
-            part,
-            body: Some(Digest::of(&body.bytes)),
-            due_at_ms: Some(clock::now_ms()),
-            ..first.clone()
-        }
+        (delivery_id(event, first.subscription_id, part), part, body)
+    });
+    let others = parts.filter(|(id, part, _)| *part != first.part && !known.contains(id));
+    let others = others.map(|(id, part, body)| Delivery {
+        id,
+        part,
+        body: Some(Digest::of(&body.bytes)),
+        due_at_ms: Some(clock::now_ms()),
+        ..first.clone()
     });
     others.collect()
 }

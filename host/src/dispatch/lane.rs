@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::flow::Flow;
 use crate::app::Unrecorded;
 use crate::clock;
 use crate::delivery::Delivery;
@@ -25,18 +26,27 @@ pub(super) struct Lane {
     pub(super) claiming: bool,
     /// The lane waits for its turn among the lanes.
     pub(super) waits: bool,
+    /// What is known of the endpoint.
+    pub(super) flow: Flow,
+    /// When to look whether that can be forgotten. There is an alarm for it.
+    pub(super) forgets_ms: i64,
     /// The endpoint or the account takes the next one not before this. There is an alarm for it.
     pub(super) rests_until_ms: i64,
 }
 
 impl Lane {
     pub(super) fn is_full(&self) -> bool {
-        self.queue.len() >= QUEUE_MAX
+        self.queue.len() >= self.queue_max()
     }
 
     /// How many deliveries to fetch from the store.
     pub(super) fn room(&self) -> usize {
-        QUEUE_MAX - self.queue.len().min(QUEUE_MAX)
+        self.queue_max().saturating_sub(self.queue.len())
+    }
+
+    /// An endpoint that takes little at once has little waiting in memory.
+    fn queue_max(&self) -> usize {
+        self.flow.worth_having().min(QUEUE_MAX)
     }
 
     /// There is something in the store that is due then. Answers whether that is the first of it.
@@ -48,8 +58,8 @@ impl Lane {
         is_first
     }
 
-    /// Nothing is known of it that would be missed.
-    pub(super) fn is_empty(&self) -> bool {
+    /// There is nothing to send, now or at a time that is known.
+    pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty()
             && self.in_flight == 0
             && self.next_due_ms.is_none()

@@ -8,6 +8,8 @@ mod alarms;
 mod attempt;
 mod back;
 mod claim;
+mod effects;
+mod flow;
 mod lane;
 mod pace;
 mod settle;
@@ -26,16 +28,17 @@ use crate::app::{App, Ready, Signal, Unrecorded};
 use crate::clock;
 use crate::delivery::{Delivery, DeliveryState, Reason};
 use crate::event::Tenant;
-use crate::manage;
 use crate::send::Outcome;
 use crate::store::Record;
 use crate::subscription::{State, Subscription};
 use alarms::Alarms;
+pub(crate) use attempt::request;
 use attempt::{Attempted, attempt};
 use claim::{Claimed, claim};
+use flow::Gate;
 use lane::{Lane, Open};
 use pace::Pace;
-use settle::{Effect, settle};
+use settle::settle;
 
 /// How long a first attempt may take before its delivery is recorded as pending.
 const UNRECORDED_MAX: Duration = Duration::from_millis(25);
@@ -43,6 +46,8 @@ const UNRECORDED_MAX: Duration = Duration::from_millis(25);
 const BYTES_MAX: usize = 64 << 20;
 /// How long the store is left alone when memory is full.
 const FULL_AGAIN_MS: i64 = 100;
+/// How long it is until what is known of an endpoint may be forgotten.
+const FORGETS_MS: i64 = 6 * 60_000;
 /// How many signals are taken at a time.
 const SIGNALS_MAX: usize = 256;
 
@@ -166,9 +171,15 @@ impl Dispatcher {
     /// A delivery enters its lane, or waits in the store when there is no room.
     fn queue(&mut self, it: Ready) {
         let (id, subscription) = (it.delivery.id, it.delivery.subscription_id);
-        let size = it.body.bytes.len();
+        let (size, now_ms) = (it.body.bytes.len(), clock::now_ms());
         let lane = self.lanes.entry(subscription).or_default();
-        let is_full = lane.is_full() || self.bytes + size > BYTES_MAX && self.bytes > 0;
+        let shut_until_ms = match lane.flow.gate(lane.in_flight, now_ms) {
+            Gate::Shut { until_ms } => Some(until_ms),
+            Gate::Go | Gate::Enough => None,
+        };
+        let is_full = shut_until_ms.is_some()
+            || lane.is_full()
+            || self.bytes + size > BYTES_MAX && self.bytes > 0;
         if !is_full {
             lane.queue.push_back(id);
             self.bytes += size;
@@ -185,7 +196,7 @@ impl Dispatcher {
         };
         self.open.insert(id, open);
         if is_full {
-            self.put_back(id, clock::now_ms());
+            self.put_back(id, shut_until_ms.unwrap_or(now_ms));
         } else {
             self.turn(subscription);
         }
@@ -194,8 +205,9 @@ impl Dispatcher {
     /// Gives a lane a turn when it has something to send.
     fn turn(&mut self, subscription: Uuid) {
         let Some(lane) = self.lanes.get_mut(&subscription) else { return };
-        let room = lane.in_flight < self.app.settings.subscription_in_flight_max
-            && lane.rests_until_ms <= clock::now_ms();
+        let now_ms = clock::now_ms();
+        let room =
+            lane.flow.gate(lane.in_flight, now_ms) == Gate::Go && lane.rests_until_ms <= now_ms;
         if !lane.waits && room && !lane.queue.is_empty() {
             lane.waits = true;
             self.turns.push_back(subscription);
@@ -214,7 +226,7 @@ impl Dispatcher {
                     }
                     self.turn(id);
                 }
-                Some(_) => self.put_lane_back(id),
+                Some(_) => self.put_lane_back(id, clock::now_ms()),
                 None => self.cancel_lane(id),
             }
             self.fetch(id);
@@ -236,6 +248,7 @@ impl Dispatcher {
         let lane = self.lanes.get_mut(&subscription.id).expect("the lane has its turn");
         let Some(id) = lane.queue.pop_front() else { return };
         lane.in_flight += 1;
+        lane.flow.begins();
         if let Some(until_ms) = pace::rests_until_ms(subscription, clock::now_ms()) {
             lane.rests_until_ms = until_ms;
             self.alarms.set(until_ms, subscription.id);
@@ -267,37 +280,25 @@ impl Dispatcher {
 
         let present = self.app.subscription(subscription);
         let format = self.app.format(present.as_ref().map_or("cloudevents", |it| it.format));
+        let pace = present.as_ref().map(|it| &it.pace);
         let jitter = rand::rng().random_range(-1.0..=1.0);
         let Attempted { outcome, at_ms, duration } = attempted;
+        let went = effects::went(format, &outcome);
         let (mut delivery, effect) =
-            settle(format, open.delivery, outcome, at_ms, duration, jitter);
+            settle(format, pace, open.delivery, outcome, at_ms, duration, jitter);
         if present.is_none() && delivery.state == DeliveryState::Retrying {
             (delivery.state, delivery.due_at_ms) = (DeliveryState::Cancelled, None);
         }
         if let Some(due_ms) = delivery.due_at_ms {
             self.due(subscription, due_ms);
         }
-        self.record(open.tenant, open.event_seq, delivery, open.unrecorded);
-        self.follow(subscription, effect);
+        let reason = delivery.reason.clone();
+        self.record(open.tenant.clone(), open.event_seq, delivery, open.unrecorded);
+        self.follow(subscription, &open.tenant, effect, reason.as_ref());
+        let in_flight_max = pace.and_then(|it| it.in_flight_max);
+        self.learn(subscription, &open.tenant, went, in_flight_max, reason.as_ref());
         self.turn(subscription);
         self.fetch(subscription);
-    }
-
-    fn follow(&mut self, subscription: Uuid, effect: Effect) {
-        let state = match effect {
-            Effect::None => return,
-            Effect::Disable => Some(State::Disabled),
-            Effect::Pause => Some(State::Paused),
-            Effect::Remove => None,
-        };
-        let app = Arc::clone(&self.app);
-        self.effects.spawn(async move {
-            if let Err(err) =
-                manage::subscriptions::stop_delivering(&app, subscription, state).await
-            {
-                tracing::warn!(%subscription, %err, "cannot stop delivering to a subscription");
-            }
-        });
     }
 
     /// There is something in the store for a subscription at a time.
@@ -312,9 +313,12 @@ impl Dispatcher {
         let Some(lane) = self.lanes.get_mut(&subscription) else { return };
         let now_ms = clock::now_ms();
         let is_due = lane.next_due_ms.is_some_and(|due| due <= now_ms);
-        if is_due && self.bytes > BYTES_MAX / 2 {
-            // It would only come back.
+        let gate = lane.flow.gate(lane.in_flight, now_ms);
+        if is_due && self.bytes > BYTES_MAX / 2 && lane.in_flight > 0 {
+            // It would only come back. Who has nothing out gets something even so.
             self.alarms.set(now_ms + FULL_AGAIN_MS, subscription);
+        } else if is_due && let Gate::Shut { until_ms } = gate {
+            self.alarms.set(until_ms, subscription);
         } else if is_due && lane.queue.is_empty() && !lane.claiming {
             lane.next_due_ms = None;
             // A change of a subscription that takes nothing now makes us look again. What is left of
@@ -325,8 +329,13 @@ impl Dispatcher {
                 self.fetches.push((subscription, lane.room()));
             }
         }
-        if lane.is_empty() {
-            self.lanes.remove(&subscription);
+        if lane.is_idle() {
+            if lane.flow.is_calm(now_ms) {
+                self.lanes.remove(&subscription);
+            } else if lane.forgets_ms <= now_ms {
+                lane.forgets_ms = now_ms + FORGETS_MS;
+                self.alarms.set(lane.forgets_ms, subscription);
+            }
         }
     }
 

@@ -42,9 +42,11 @@ impl Pace {
     }
 }
 
-/// Until when a lane rests after a delivery that is made now; none where its endpoint did not say.
+/// Until when a lane rests after a delivery that is made now; none where neither its endpoint nor the
+/// subscriber has said how many there may be.
 pub(super) fn rests_until_ms(it: &Subscription, now_ms: i64) -> Option<i64> {
-    it.rate_per_minute.map(|rate| now_ms + 60_000 / i64::from(rate.max(1)))
+    let rate = it.rate_per_minute.into_iter().chain(it.pace.per_minute).min()?;
+    Some(now_ms + 60_000 / i64::from(rate.max(1)))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::delivery::{Attempt, Delivery, DeliveryState, Reason};
 use crate::formats::{AfterLast, Format};
 use crate::send::Outcome;
+use crate::subscription::Pace;
 
 /// An endpoint may ask for patience, but not for longer than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
@@ -25,9 +26,11 @@ pub(super) enum Effect {
     Remove,
 }
 
-/// Adds an attempt to a delivery, and says what follows. `jitter` is between -1 and 1.
+/// Adds an attempt to a delivery, and says what follows. `jitter` is between -1 and 1. Without a pace, the
+/// format's schedule holds.
 pub(super) fn settle(
     format: &dyn Format,
+    pace: Option<&Pace>,
     mut delivery: Delivery,
     outcome: Outcome,
     at_ms: i64,
@@ -70,8 +73,15 @@ pub(super) fn settle(
             Some(Reason::new("gone", "the endpoint answered 410: it is gone for good"));
         return (delivery, Effect::Disable);
     }
-    let next = policy.schedule.get(usize::try_from(number).unwrap_or(usize::MAX));
-    let Some(&delay) = next else {
+    let made = number.saturating_sub(delivery.earlier_attempts);
+    let made = usize::try_from(made).unwrap_or(usize::MAX);
+    let next = match pace.and_then(|it| it.retry_after_seconds.as_deref()) {
+        Some(waits) => {
+            waits.get(made.saturating_sub(1)).map(|wait| Duration::from_secs((*wait).into()))
+        }
+        None => policy.schedule.get(made).copied(),
+    };
+    let Some(delay) = next else {
         let last = error.detail.unwrap_or(error.code);
         let detail = format!("{number} attempts have failed; the last one: {last}");
         delivery.state = DeliveryState::Dead;
@@ -112,6 +122,7 @@ mod tests {
             reason: None,
             due_at_ms: None,
             attempts,
+            earlier_attempts: 0,
             last_attempt: None,
             created_at_ms: 0,
         }
@@ -137,7 +148,7 @@ mod tests {
     ) {
         let took = Duration::from_millis(500);
         let (after, followed) =
-            settle(&CloudEvents, delivery(before), outcome, 1_000, took, jitter);
+            settle(&CloudEvents, None, delivery(before), outcome, 1_000, took, jitter);
         assert_eq!(after.state, state);
         assert_eq!(after.due_at_ms.map(|due| (due - 1_500) / 1_000), seconds);
         assert_eq!(followed, effect);
@@ -173,10 +184,27 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_may_have_a_schedule_of_its_own() {
+        let pace = Pace { retry_after_seconds: Some(vec![7, 70]), ..Pace::default() };
+        let after = |before, pace: &Pace| {
+            let (failed, took) = (answered(500, None), Duration::ZERO);
+            let (after, _) =
+                settle(&CloudEvents, Some(pace), delivery(before), failed, 0, took, 0.0);
+            (after.state, after.due_at_ms)
+        };
+        assert_eq!(after(0, &pace), (DeliveryState::Retrying, Some(7_000)));
+        assert_eq!(after(1, &pace), (DeliveryState::Retrying, Some(70_000)));
+        assert_eq!(after(2, &pace), (DeliveryState::Dead, None));
+        let never = Pace { retry_after_seconds: Some(vec![]), ..Pace::default() };
+        assert_eq!(after(0, &never), (DeliveryState::Dead, None));
+        assert_eq!(after(0, &Pace::default()), (DeliveryState::Retrying, Some(5_000)));
+    }
+
+    #[test]
     fn what_was_not_sent_is_no_attempt() {
         let outcome = Outcome::NotSent(Reason::code("no-key"));
         let (after, effect) =
-            settle(&CloudEvents, delivery(3), outcome, 1_000, Duration::ZERO, 0.0);
+            settle(&CloudEvents, None, delivery(3), outcome, 1_000, Duration::ZERO, 0.0);
         assert_eq!((after.attempts, after.due_at_ms), (3, Some(6_000)));
         assert_eq!((after.state, effect), (DeliveryState::Pending, Effect::None));
     }

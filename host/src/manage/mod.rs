@@ -1,10 +1,12 @@
 //! Makes and changes subscriptions and plugins: checks what no schema can, pins every plugin, stores
 //! the change, and brings the index up to date.
 
+mod announce;
 pub mod keys;
 pub mod plugins;
 mod proof;
 pub mod quarantines;
+pub mod replays;
 pub mod subscriptions;
 mod uploads;
 
@@ -21,6 +23,7 @@ use crate::store::StoreError;
 use crate::subscription::StepRef;
 use crate::wasm::Step;
 
+pub use announce::announce;
 pub use uploads::{Busy, Uploads};
 
 /// How many steps of its own a subscription may have.

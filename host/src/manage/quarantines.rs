@@ -4,20 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::announce;
 use super::plugins::roll_back;
 use crate::app::{App, Signal};
 use crate::clock;
-use crate::event::{Attributes, Content, Data, OPERATIONAL_PREFIX, Tenant};
+use crate::event::Tenant;
 use crate::health::Who;
-use crate::json::Json;
 use crate::plugin::{PluginName, PluginRef};
 use crate::render::render;
-use crate::store::{self, Due, NewEvent, Quarantine};
+use crate::store::{self, Due, Quarantine};
 use crate::subscription::Subscription;
 
 /// How often there is a look at quarantines, where there are any.
@@ -167,31 +166,4 @@ fn about(it: &Quarantine, subscription: &Subscription) -> Value {
         "reason": it.reason,
         "since": clock::rfc3339(it.since_ms),
     })
-}
-
-/// Publishes an event of our own to a tenant.
-async fn announce(app: &App, tenant: &Tenant, what: &str, data: Value) -> store::Result<()> {
-    let now_ms = clock::now_ms();
-    let id = Uuid::now_v7();
-    let pairs = [
-        ("specversion", "1.0".to_owned()),
-        ("id", id.to_string()),
-        ("source", "/hookyard".to_owned()),
-        ("type", format!("{OPERATIONAL_PREFIX}{what}")),
-        ("time", clock::rfc3339(now_ms)),
-        ("datacontenttype", "application/json".to_owned()),
-    ];
-    let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
-    let attributes = Attributes::new(pairs).expect("these are the attributes of an event");
-    let data = Some(Data::Json(Json::trusted(Bytes::from(data.to_string()))));
-    let event = NewEvent {
-        id,
-        tenant: tenant.clone(),
-        format: "cloudevents",
-        content: Arc::new(Content { attributes, data }),
-        profile: None,
-        alternate_ids: Vec::new(),
-        accepted_at_ms: now_ms,
-    };
-    app.store.accept(vec![event]).await.map(|_| ())
 }

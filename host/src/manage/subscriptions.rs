@@ -16,7 +16,7 @@ use crate::plugin::Digest;
 use crate::render::{Recipient, Rendering};
 use crate::sign;
 use crate::store::StoreError;
-use crate::subscription::{Draft, NewSecret, SigningSecret, State, StepRef, Subscription};
+use crate::subscription::{Draft, NewSecret, Pace, SigningSecret, State, StepRef, Subscription};
 
 /// For how long a replaced secret signs beside the new one.
 const OLD_SECRET_MS: i64 = 24 * 3_600 * 1_000;
@@ -69,6 +69,7 @@ pub async fn create(
         rendering: Arc::default(),
         rendering_hash: Digest::of(b""),
         rate_per_minute,
+        pace: Pace::default(),
         secrets: key.into_iter().map(|key| SigningSecret { key, valid_until_ms: None }).collect(),
         document: draft.document,
         created_at_ms: now_ms,
@@ -161,6 +162,20 @@ pub async fn set_steps(
     change(app, tenant, id, Change::Steps(steps)).await
 }
 
+/// Says how deliveries are made.
+///
+/// # Errors
+///
+/// There is no such subscription, or the store cannot take the change.
+pub async fn set_pace(
+    app: &App,
+    tenant: &Tenant,
+    id: Uuid,
+    pace: Pace,
+) -> Result<Subscription, Refusal> {
+    change(app, tenant, id, Change::Pace(pace)).await
+}
+
 /// Makes a new secret; the present one signs beside it for a day.
 ///
 /// # Errors
@@ -210,6 +225,7 @@ enum Change {
     Patch(&'static str, Value),
     State(State),
     Steps(Vec<StepRef>),
+    Pace(Pace),
 }
 
 /// Reads, changes and writes, and begins anew when somebody else was faster.
@@ -252,6 +268,10 @@ async fn apply(app: &App, mut it: Subscription, change: &Change) -> Result<Appli
         Change::Patch(_, patch) => Some(patched(app, &it, patch).await?),
         Change::State(state) => {
             it.state = *state;
+            None
+        }
+        Change::Pace(pace) => {
+            it.pace.clone_from(pace);
             None
         }
         Change::Steps(steps) => {

@@ -195,6 +195,7 @@ impl Routing {
             reason: None,
             due_at_ms: None,
             attempts: 0,
+            earlier_attempts: 0,
             last_attempt: None,
             created_at_ms: self.now_ms,
         }

@@ -13,7 +13,7 @@ use crate::event::{Attributes, Data};
 use crate::json::Json;
 use crate::plugin::{LogLevel, LogLine};
 use crate::secret::ServerKey;
-use crate::subscription::State;
+use crate::subscription::{Pace, State};
 
 /// An engine of its own.
 struct Fresh {
@@ -104,6 +104,7 @@ fn subscription(name: &str) -> Subscription {
         rendering_hash: rendering.hash(),
         rendering: Arc::new(rendering),
         rate_per_minute: Some(60),
+        pace: Pace { in_flight_max: Some(2), ..Pace::default() },
         secrets: vec![SigningSecret { key: b"secret".to_vec(), valid_until_ms: None }],
         document: json!({"of": "the format"}),
         created_at_ms: THEN_MS,
@@ -124,6 +125,7 @@ fn delivery(event: &Event, state: DeliveryState, due_at_ms: Option<i64>) -> Deli
         reason: (state == DeliveryState::Dead).then(|| Reason::code("exhausted")),
         due_at_ms,
         attempts: 0,
+        earlier_attempts: 0,
         last_attempt: None,
         created_at_ms: event.accepted_at_ms,
     }

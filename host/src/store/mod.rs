@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod contract;
 mod plugins;
+mod replays;
 mod sqlite;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::render::Rendering;
 use crate::subscription::{SigningSecret, Subscription};
 
 pub use plugins::{LogEntry, LogQuery, PluginStore, Quarantine};
+pub use replays::{Replay, ReplayQuery, ReplayState, ReplayStore, Replayable};
 pub use sqlite::{Sharing, Sqlite};
 
 /// Why something was not read or written. Texts are for the operator; callers answer by the kind.
@@ -110,7 +112,7 @@ pub struct DeliveryQuery {
     pub subscription: Option<Uuid>,
     pub event: Option<Uuid>,
     pub state: Option<DeliveryState>,
-    /// The code of the reason, of those that are filtered, failed or dead.
+    /// The code of the reason, of those that are held, filtered, failed or dead.
     pub reason: Option<String>,
     /// Only those older than this one, which [`Store::deliveries`] gave out.
     pub before: Option<u64>,
@@ -161,7 +163,7 @@ pub struct Signals {
 
 /// What an engine does.
 #[async_trait]
-pub trait Store: PluginStore {
+pub trait Store: PluginStore + ReplayStore {
     /// Commits events; those that were accepted before are left out. Answers in the order given.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>>;
 

@@ -126,14 +126,14 @@ fn record_delivery(
 }
 
 /// The columns of [`read`], to be selected in this order.
-const DELIVERY: &str = "deliveries.id, deliveries.event, deliveries.subscription, deliveries.part, \
+pub(super) const DELIVERY: &str = "deliveries.id, deliveries.event, deliveries.subscription, deliveries.part, \
      deliveries.rendering, deliveries.body, deliveries.state, deliveries.reason, \
      deliveries.due_at_ms, deliveries.attempts, deliveries.attempt_at_ms, \
      deliveries.attempt_duration_ms, deliveries.attempt_status, deliveries.attempt_answer, \
-     deliveries.attempt_error, deliveries.created_at_ms";
-const DELIVERY_COLUMNS: usize = 16;
+     deliveries.attempt_error, deliveries.created_at_ms, deliveries.earlier_attempts";
+const DELIVERY_COLUMNS: usize = 17;
 
-fn read(row: &Row<'_>) -> Result<Delivery> {
+pub(super) fn read(row: &Row<'_>) -> Result<Delivery> {
     let attempts = row.get(9)?;
     let attempt_at_ms: Option<i64> = row.get(10)?;
     let last_attempt = match attempt_at_ms {
@@ -161,6 +161,7 @@ fn read(row: &Row<'_>) -> Result<Delivery> {
         attempts,
         last_attempt,
         created_at_ms: row.get(15)?,
+        earlier_attempts: row.get(16)?,
     })
 }
 

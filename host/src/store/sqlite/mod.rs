@@ -10,6 +10,8 @@ mod plugin_calls;
 mod plugin_log;
 mod plugins;
 mod quarantines;
+mod replay_calls;
+mod replays;
 mod retention;
 mod rows;
 mod subscriptions;

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_start.sql"), include_str!("migrations/0002_plugins.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_start.sql"),
+    include_str!("migrations/0002_plugins.sql"),
+    include_str!("migrations/0003_delivery.sql"),
+];
 
 /// Held as long as the store is open: only one process routes from a file.
 pub(super) struct Lock(File);

@@ -169,8 +169,8 @@ fn insert(connection: &Connection, it: &Subscription) -> Outcome<()> {
     connection.execute(
         "insert into subscriptions (id, revision, tenant, format, provider_id, name, url, state,
                                     catch_up, filters, format_steps, steps, rendering,
-                                    rate_per_minute, document, created_at_ms, updated_at_ms)
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                    rate_per_minute, pace, document, created_at_ms, updated_at_ms)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             it.id.as_bytes(),
             it.revision,
@@ -186,6 +186,7 @@ fn insert(connection: &Connection, it: &Subscription) -> Outcome<()> {
             to_json(&it.steps),
             it.rendering_hash.0,
             it.rate_per_minute,
+            to_json(&it.pace),
             to_json(&it.document),
             it.created_at_ms,
             it.updated_at_ms,
@@ -231,7 +232,7 @@ fn secrets(connection: &Connection, key: &ServerKey, id: Uuid) -> Result<Vec<Sig
 
 const SUBSCRIPTION: &str = "id, tenant, format, provider_id, name, url, state, catch_up, filters, \
      format_steps, steps, rendering, renderings.definition, document, created_at_ms, \
-     updated_at_ms, revision, ended, rate_per_minute \
+     updated_at_ms, revision, ended, rate_per_minute, pace \
      from subscriptions join renderings on renderings.hash = subscriptions.rendering";
 
 fn read(connection: &Connection, key: &ServerKey, row: &Row<'_>) -> Result<Subscription> {
@@ -257,6 +258,7 @@ fn read(connection: &Connection, key: &ServerKey, row: &Row<'_>) -> Result<Subsc
         rendering_hash: digest(row, 11)?,
         rendering: Arc::new(json(row, 12)?),
         rate_per_minute: row.get(18)?,
+        pace: json(row, 19)?,
         secrets: secrets(connection, key, id)?,
         document: json(row, 13)?,
         created_at_ms: row.get(14)?,

@@ -1,0 +1,187 @@
+//! `POST /v1/subscriptions/{id}/test`: an event that goes all the way at once, and everything that
+//! happens to it. Nothing of it is recorded, and nothing is tried again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::auth::Caller;
+use super::problem::Problem;
+use super::trials::{Sample, given, sample_event};
+use super::{Api, answer, path_id, read_json};
+use crate::delivery::delivery_id;
+use crate::dispatch;
+use crate::event::Event;
+use crate::formats::{Format, Refusal};
+use crate::render::{self, Rendered, render};
+use crate::schemas;
+use crate::send::{Outcome, Request};
+use crate::subscription::Subscription;
+use crate::trial;
+use crate::wasm::StepRun;
+
+/// A body that fits `schemas/cloudevents/test.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestRequest {
+    event: Option<Value>,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+}
+
+/// `POST /v1/subscriptions/{id}/test`: with the given event, or a sample of the format's.
+pub(super) async fn send(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    caller.require("subscriptions:write")?;
+    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let id = path_id(&id, "subscription")?;
+    let it: TestRequest = read_json(&api, &headers, body, &api.schemas.test).await?;
+    let found = api.app.store.subscription(&tenant, id).await?;
+    let subscription = Arc::new(found.ok_or_else(|| Problem::not_found("subscription"))?);
+    let event = match (it.event, it.event_type) {
+        (Some(event), _) => event,
+        (None, event_type) => sample(&subscription, event_type)?,
+    };
+    let event = given(&api.app, Some(&tenant), &event)?;
+    let (rendered, runs) = rendered(&api, &subscription, &event).await?;
+    let mut document = json!({
+        "event": trial::structured(&event, &event.content),
+        "runs": runs.iter().map(run).collect::<Vec<_>>(),
+    });
+    match rendered {
+        Rendered::Filtered(reason) => document["filtered"] = json!(reason),
+        Rendered::Failed(reason) => document["failed"] = json!(reason),
+        Rendered::Bodies(bodies) => {
+            let mut requests = Vec::new();
+            for (part, body) in bodies.into_iter().enumerate() {
+                requests.push(request(&api, &subscription, &event, part, body).await);
+            }
+            document["requests"] = json!(requests);
+        }
+    }
+    Ok(answer(StatusCode::OK, &document))
+}
+
+/// The sample of a type, or of the first type that the subscription wants and that has one.
+fn sample(subscription: &Subscription, event_type: Option<String>) -> Result<Value, Problem> {
+    let format = subscription.format.to_owned();
+    if let Some(event_type) = event_type {
+        return sample_event(&Sample { format, event_type });
+    }
+    let folder = format!("{format}/samples");
+    let wanted = subscription.filters.iter().map(|it| it.types.as_str());
+    for event_type in wanted {
+        if schemas::folder(&folder).any(|(name, _)| name == event_type) {
+            return sample_event(&Sample { format, event_type: event_type.to_owned() });
+        }
+    }
+    if let Some((name, _)) = schemas::folder(&folder).next() {
+        return sample_event(&Sample { format, event_type: name.to_owned() });
+    }
+    // Our own format has events of any kind.
+    let event_type = subscription.filters.iter().find(|it| it.types.is_exact());
+    Ok(json!({
+        "specversion": "1.0",
+        "id": uuid::Uuid::now_v7(),
+        "source": "/hookyard/test",
+        "type": event_type.map_or("hookyard-test", |it| it.types.as_str()),
+        "data": {"test": true},
+    }))
+}
+
+async fn rendered(
+    api: &Api,
+    subscription: &Arc<Subscription>,
+    event: &Arc<Event>,
+) -> Result<(Rendered, Vec<StepRun>), Problem> {
+    let work = {
+        let (app, subscription, event) =
+            (Arc::clone(&api.app), Arc::clone(subscription), Arc::clone(event));
+        move || {
+            let format = app.format(subscription.format);
+            render(&app.runtime, format, &event, &subscription.rendering)
+        }
+    };
+    let rendered = api.app.workers.ask(&subscription.tenant, 0, work).await;
+    let rendered = rendered.and_then(Result::ok);
+    let unavailable = || Refusal::Unavailable("the plugins could not be run; try again".to_owned());
+    Ok(rendered.ok_or_else(unavailable)?)
+}
+
+fn run(it: &StepRun) -> Value {
+    json!({
+        "step": it.step,
+        "plugin": it.plugin,
+        "time_us": it.time.as_micros(),
+        "memory_bytes": it.memory_bytes,
+        "output_bytes": it.output_bytes,
+        "log": it.log,
+        "fault": it.fault,
+    })
+}
+
+/// Makes one request, and says all of it.
+async fn request(
+    api: &Api,
+    subscription: &Subscription,
+    event: &Event,
+    part: usize,
+    body: render::Body,
+) -> Value {
+    let app = &api.app;
+    let format = app.format(subscription.format);
+    let part = u16::try_from(part).expect("an event has few parts");
+    let delivery = delivery_id(event, subscription.id, part);
+    let text = String::from_utf8_lossy(&body.bytes).into_owned();
+    match dispatch::request(app, subscription, delivery, event.id, body).await {
+        Ok(request) => {
+            let mut shown = json!({
+                "url": request.url.as_str(),
+                "headers": shown_headers(&request),
+                "body": text,
+            });
+            let (outcome, duration) = app.sender.send(request).await;
+            shown["duration_ms"] = json!(duration.as_millis());
+            add_outcome(&mut shown, format, outcome);
+            shown
+        }
+        Err(reason) => json!({"body": text, "success": false, "error": reason}),
+    }
+}
+
+/// The headers, but for what would let somebody in.
+fn shown_headers(request: &Request) -> Map<String, Value> {
+    let own = [(header::CONTENT_TYPE, request.content_type.to_owned())];
+    let all = own.into_iter().chain(request.headers.iter().cloned());
+    all.map(|(name, value)| {
+        let value = if name == header::AUTHORIZATION { "(not shown)".to_owned() } else { value };
+        (name.to_string(), value.into())
+    })
+    .collect()
+}
+
+fn add_outcome(shown: &mut Value, format: &dyn Format, outcome: Outcome) {
+    match outcome {
+        Outcome::Answered { status, answer, .. } => {
+            shown["success"] = json!(format.is_success(status));
+            shown["status"] = json!(status);
+            shown["answer"] = json!(String::from_utf8_lossy(&answer));
+        }
+        Outcome::Unreachable(reason) | Outcome::NotSent(reason) => {
+            shown["success"] = json!(false);
+            shown["error"] = json!(reason);
+        }
+    }
+}

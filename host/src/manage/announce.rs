@@ -1,0 +1,44 @@
+//! Events of our own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::clock;
+use crate::event::{Attributes, Content, Data, OPERATIONAL_PREFIX, Tenant};
+use crate::json::Json;
+use crate::store::{self, NewEvent};
+
+/// Publishes an event of our own to a tenant: `what` is its type, behind `hookyard.`.
+///
+/// # Errors
+///
+/// The store does not take it.
+pub async fn announce(app: &App, tenant: &Tenant, what: &str, data: Value) -> store::Result<()> {
+    let now_ms = clock::now_ms();
+    let id = Uuid::now_v7();
+    let pairs = [
+        ("specversion", "1.0".to_owned()),
+        ("id", id.to_string()),
+        ("source", "/hookyard".to_owned()),
+        ("type", format!("{OPERATIONAL_PREFIX}{what}")),
+        ("time", clock::rfc3339(now_ms)),
+        ("datacontenttype", "application/json".to_owned()),
+    ];
+    let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
+    let attributes = Attributes::new(pairs).expect("these are the attributes of an event");
+    let data = Some(Data::Json(Json::trusted(Bytes::from(data.to_string()))));
+    let event = NewEvent {
+        id,
+        tenant: tenant.clone(),
+        format: "cloudevents",
+        content: Arc::new(Content { attributes, data }),
+        profile: None,
+        alternate_ids: Vec::new(),
+        accepted_at_ms: now_ms,
+    };
+    app.store.accept(vec![event]).await.map(|_| ())
+}

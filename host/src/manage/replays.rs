@@ -1,0 +1,94 @@
+//! Makes deliveries again, page by page, in the background. How far it has come is in the store, so that
+//! the next process goes on where this one ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::announce;
+use crate::app::{App, Signal};
+use crate::clock;
+use crate::store::{self, Replay, ReplayState};
+
+/// How many deliveries a replay makes due in one round, and how long a round is.
+const ROUND_MAX: u32 = 500;
+const ROUND: Duration = Duration::from_millis(100);
+const ROUNDS_A_MINUTE: f64 = 600.0;
+
+/// Works until it is told to stop.
+pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    // What each may make due beyond whole deliveries, where it has a rate.
+    let mut allowed: HashMap<Uuid, f64> = HashMap::new();
+    loop {
+        let goes_on = match round(&app, &mut allowed).await {
+            Ok(goes_on) => goes_on,
+            Err(err) => {
+                tracing::warn!(%err, "cannot go on with replays; trying again");
+                true
+            }
+        };
+        let begun = app.replay_begins.notified();
+        let stopped = stop.wait_for(|stop| *stop);
+        tokio::select! {
+            _ = stopped => return,
+            () = begun => {}
+            () = tokio::time::sleep(ROUND), if goes_on => {}
+        }
+    }
+}
+
+/// Every replay goes one page further. Answers whether there is one that is not at its end.
+async fn round(app: &Arc<App>, allowed: &mut HashMap<Uuid, f64>) -> store::Result<bool> {
+    let running = app.store.running_replays().await?;
+    allowed.retain(|id, _| running.iter().any(|it| it.id == *id));
+    let mut goes_on = false;
+    for it in running {
+        let limit = match it.per_minute {
+            None => ROUND_MAX,
+            Some(rate) => {
+                let left = allowed.entry(it.id).or_insert(1.0);
+                *left += f64::from(rate) / ROUNDS_A_MINUTE;
+                let whole = left.floor().min(f64::from(ROUND_MAX));
+                *left -= whole;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "at most a round"
+                )]
+                let whole = whole as u32;
+                whole
+            }
+        };
+        goes_on |= limit == 0 || step(app, it, usize::try_from(limit).unwrap_or(1)).await?;
+    }
+    Ok(goes_on)
+}
+
+/// Answers whether there is more.
+async fn step(app: &Arc<App>, mut it: Replay, limit: usize) -> store::Result<bool> {
+    let page = app.store.replay_page(&it, limit).await?;
+    let these: Vec<u64> = page.iter().filter(|row| row.has_data).map(|row| row.seq).collect();
+    let ends = page.len() < limit;
+    it.cursor = page.last().map_or(it.upto, |row| row.seq);
+    it.replayed += u64::try_from(these.len()).unwrap_or(0);
+    it.skipped += u64::try_from(page.len() - these.len()).unwrap_or(0);
+    if ends {
+        it.state = ReplayState::Done;
+        it.ended_at_ms = Some(clock::now_ms());
+    }
+    let it = app.store.replay_these(it, these, clock::now_ms()).await?;
+    let mut subscriptions: Vec<Uuid> = page.iter().map(|row| row.subscription).collect();
+    subscriptions.sort_unstable();
+    subscriptions.dedup();
+    // Without a dispatcher there is nobody to tell.
+    let _ = app.outgoing.send(Signal::Changed(subscriptions)).await;
+    if it.state == ReplayState::Done {
+        let data = json!({"replay": it.id, "replayed": it.replayed, "skipped": it.skipped});
+        announce(app, &it.tenant, "replay.done", data).await?;
+    }
+    Ok(it.state == ReplayState::Running)
+}
