@@ -85,6 +85,30 @@ async fn an_endpoint_that_takes_the_one_that_is_tried_gets_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_only_fails_is_disabled_in_the_end() {
+    let mut yard = Yard::start().await;
+    let (mut endpoint, mut watcher) = (Endpoint::start().await, Endpoint::start().await);
+    let made = yard.subscribe(&endpoint, json!({"filters": [{"type": "t"}]})).await;
+    yard.subscribe(&watcher, json!({"filters": [{"type": "hookyard.endpoint.disabled"}]})).await;
+    endpoint.reply((0..3).map(|_| (500, vec![])));
+    yard.publish("t", json!(1)).await;
+    endpoint.next().await;
+    yard.await_deliveries("state=retrying", 1).await;
+    // How long it has failed is known after a restart.
+    yard.change_settings(|it| it.endpoint_disable_ms = Some(1)).await;
+    yard.publish("t", json!(2)).await;
+    let (what, data) = announced(&mut watcher).await;
+    assert_eq!(what, "hookyard.endpoint.disabled");
+    assert_eq!(data["reason"]["code"], "failed-too-long");
+    let path = format!("/v1/subscriptions/{}", made["id"].as_str().unwrap());
+    let until = std::time::Instant::now() + crate::harness::PATIENCE;
+    while yard.client.get(&path).await.expect(200)["state"] != "disabled" {
+        assert!(std::time::Instant::now() < until, "it is disabled");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_says_how_deliveries_are_made() {
     let yard = Yard::start().await;
     let endpoint = Endpoint::start().await;

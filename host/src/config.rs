@@ -135,6 +135,9 @@ settings! {
     /// For how long an endpoint gets nothing once most deliveries to it have failed, before one is tried
     #[arg(value_name = "MS", help_heading = "Network")]
     endpoint_probe_ms: i64 = 30_000,
+    /// After how long with nothing but failures a subscription is disabled. It is announced before
+    #[arg(value_name = "MS", help_heading = "Network")]
+    endpoint_disable_ms: i64 = 5 * 24 * 3_600_000,
     /// How long a stop waits for the requests that are out
     #[arg(value_name = "MS", help_heading = "Network")]
     shutdown_ms: u64 = 20_000,

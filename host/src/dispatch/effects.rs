@@ -7,6 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Dispatcher;
+use super::failing::Turn;
 use super::flow::{Bounds, Change, Gate, Went};
 use super::settle::Effect;
 use crate::clock;
@@ -15,7 +16,7 @@ use crate::event::Tenant;
 use crate::formats::Format;
 use crate::manage;
 use crate::send::Outcome;
-use crate::subscription::State;
+use crate::subscription::{State, Subscription};
 
 /// What an attempt says of its endpoint; none where nothing was sent.
 pub(super) fn went(format: &dyn Format, outcome: &Outcome) -> Option<Went> {
@@ -37,7 +38,7 @@ impl Dispatcher {
         subscription: Uuid,
         tenant: &Tenant,
         went: Option<Went>,
-        in_flight_max: Option<u32>,
+        present: Option<&Subscription>,
         reason: Option<&Reason>,
     ) {
         let lane = self.lanes.get_mut(&subscription).expect("an attempted delivery has a lane");
@@ -45,21 +46,64 @@ impl Dispatcher {
         let Some(went) = went else { return lane.flow.not_sent(now_ms) };
         let settings = &self.app.settings;
         let bounds = Bounds {
-            limit_max: in_flight_max.map_or(settings.subscription_in_flight_max, |it| {
-                usize::try_from(it).unwrap_or(usize::MAX)
-            }),
+            limit_max: present
+                .and_then(|it| it.pace.in_flight_max)
+                .map_or(settings.subscription_in_flight_max, |it| {
+                    usize::try_from(it).unwrap_or(usize::MAX)
+                }),
             open_ms: settings.endpoint_probe_ms,
         };
+        let limit_ms = settings.endpoint_disable_ms;
         let change = lane.flow.ends(went, lane.in_flight, bounds, now_ms);
         if let Gate::Shut { until_ms } = lane.flow.gate(lane.in_flight, now_ms) {
             self.put_lane_back(subscription, until_ms);
         }
-        let what = match change {
-            Change::None => return,
-            Change::Fails => "endpoint.failing",
-            Change::Recovers => "endpoint.recovered",
+        match change {
+            Change::None => {}
+            Change::Fails => self.announce(subscription, tenant, "endpoint.failing", reason),
+            Change::Recovers => self.announce(subscription, tenant, "endpoint.recovered", reason),
+        }
+        let turn = match went {
+            Went::Well => self.failing.succeeded(subscription),
+            Went::Refused | Went::Badly => {
+                let changed_ms = present.map_or(0, |it| it.updated_at_ms);
+                self.failing.failed(subscription, changed_ms, now_ms, limit_ms)
+            }
         };
-        self.announce(subscription, tenant, what, reason);
+        self.take_turn(subscription, tenant, turn, reason);
+    }
+
+    /// Keeps since when an endpoint fails, announces what is to come of that, and disables it.
+    fn take_turn(
+        &mut self,
+        subscription: Uuid,
+        tenant: &Tenant,
+        turn: Turn,
+        reason: Option<&Reason>,
+    ) {
+        let kept = match turn {
+            Turn::None => return,
+            Turn::Begins(since) | Turn::Announce(since) => Some((since.at_ms, since.announced)),
+            Turn::Disable(_) | Turn::Ends => None,
+        };
+        let store = Arc::clone(&self.app.store);
+        self.effects.spawn(async move {
+            if let Err(err) = store.put_failing(subscription, kept).await {
+                tracing::warn!(%subscription, %err, "cannot keep since when an endpoint fails");
+            }
+        });
+        match turn {
+            Turn::None | Turn::Begins(_) | Turn::Ends => {}
+            Turn::Announce(_) => {
+                self.announce(subscription, tenant, "endpoint.disabling", reason);
+            }
+            Turn::Disable(since) => {
+                let since = clock::rfc3339(since.at_ms);
+                let why = format!("nothing but failures since {since}");
+                let why = Reason::new("failed-too-long", why);
+                self.follow(subscription, tenant, Effect::Disable, Some(&why));
+            }
+        }
     }
 
     /// Does what follows for the subscription.

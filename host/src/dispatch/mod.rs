@@ -9,6 +9,8 @@ mod attempt;
 mod back;
 mod claim;
 mod effects;
+mod failing;
+mod fetch;
 mod flow;
 mod lane;
 mod pace;
@@ -35,6 +37,7 @@ use alarms::Alarms;
 pub(crate) use attempt::request;
 use attempt::{Attempted, attempt};
 use claim::{Claimed, claim};
+use failing::{Failing, Since};
 use flow::Gate;
 use lane::{Lane, Open};
 use pace::Pace;
@@ -44,10 +47,6 @@ use settle::settle;
 const UNRECORDED_MAX: Duration = Duration::from_millis(25);
 /// How many bytes of bodies wait in memory. The others wait in the store.
 const BYTES_MAX: usize = 64 << 20;
-/// How long the store is left alone when memory is full.
-const FULL_AGAIN_MS: i64 = 100;
-/// How long it is until what is known of an endpoint may be forgotten.
-const FORGETS_MS: i64 = 6 * 60_000;
 /// How many signals are taken at a time.
 const SIGNALS_MAX: usize = 256;
 
@@ -62,6 +61,7 @@ pub struct Dispatcher {
     turns: VecDeque<Uuid>,
     alarms: Alarms,
     pace: Pace,
+    failing: Failing,
     /// Deliveries that the store does not know yet, by their age.
     unrecorded: VecDeque<(Instant, Uuid)>,
     attempts: JoinSet<Attempted>,
@@ -89,6 +89,7 @@ impl Dispatcher {
             turns: VecDeque::new(),
             alarms: Alarms::default(),
             pace: Pace::default(),
+            failing: Failing::default(),
             unrecorded: VecDeque::new(),
             attempts: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -98,6 +99,9 @@ impl Dispatcher {
             records: Vec::new(),
             app,
         };
+        for (subscription, at_ms, announced) in dispatcher.app.store.failing().await? {
+            dispatcher.failing.take_up(subscription, Since { at_ms, announced });
+        }
         for (subscription, due_ms) in dispatcher.app.store.backlog().await? {
             dispatcher.due(subscription, due_ms);
         }
@@ -295,60 +299,9 @@ impl Dispatcher {
         let reason = delivery.reason.clone();
         self.record(open.tenant.clone(), open.event_seq, delivery, open.unrecorded);
         self.follow(subscription, &open.tenant, effect, reason.as_ref());
-        let in_flight_max = pace.and_then(|it| it.in_flight_max);
-        self.learn(subscription, &open.tenant, went, in_flight_max, reason.as_ref());
+        self.learn(subscription, &open.tenant, went, present.as_deref(), reason.as_ref());
         self.turn(subscription);
         self.fetch(subscription);
-    }
-
-    /// There is something in the store for a subscription at a time.
-    fn due(&mut self, subscription: Uuid, at_ms: i64) {
-        if self.lanes.entry(subscription).or_default().due_at(at_ms) {
-            self.alarms.set(at_ms, subscription);
-        }
-    }
-
-    /// Fetches what is due from the store, when the lane has nothing in memory.
-    fn fetch(&mut self, subscription: Uuid) {
-        let Some(lane) = self.lanes.get_mut(&subscription) else { return };
-        let now_ms = clock::now_ms();
-        let is_due = lane.next_due_ms.is_some_and(|due| due <= now_ms);
-        let gate = lane.flow.gate(lane.in_flight, now_ms);
-        if is_due && self.bytes > BYTES_MAX / 2 && lane.in_flight > 0 {
-            // It would only come back. Who has nothing out gets something even so.
-            self.alarms.set(now_ms + FULL_AGAIN_MS, subscription);
-        } else if is_due && let Gate::Shut { until_ms } = gate {
-            self.alarms.set(until_ms, subscription);
-        } else if is_due && lane.queue.is_empty() && !lane.claiming {
-            lane.next_due_ms = None;
-            // A change of a subscription that takes nothing now makes us look again. What is left of
-            // one that is gone is fetched to be cancelled.
-            let present = self.app.subscription(subscription);
-            if present.is_none_or(|it| it.state == State::Active) {
-                lane.claiming = true;
-                self.fetches.push((subscription, lane.room()));
-            }
-        }
-        if lane.is_idle() {
-            if lane.flow.is_calm(now_ms) {
-                self.lanes.remove(&subscription);
-            } else if lane.forgets_ms <= now_ms {
-                lane.forgets_ms = now_ms + FORGETS_MS;
-                self.alarms.set(lane.forgets_ms, subscription);
-            }
-        }
-    }
-
-    fn claimed(&mut self, claimed: Result<Claimed, task::JoinError>) {
-        let claimed = claimed.expect("a claim catches its panics");
-        let lane = self.lanes.entry(claimed.subscription).or_default();
-        lane.claiming = false;
-        self.records.extend(claimed.records);
-        claimed.ready.into_iter().for_each(|it| self.queue(it));
-        if let Some(due_ms) = claimed.next_due_ms {
-            self.due(claimed.subscription, due_ms);
-        }
-        self.fetch(claimed.subscription);
     }
 
     fn record(

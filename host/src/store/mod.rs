@@ -328,6 +328,13 @@ pub trait Store: PluginStore + ReplayStore {
     /// How often plugins dropped events for a subscription.
     async fn filtered(&self, subscription: Uuid) -> Result<u64>;
 
+    /// Which subscriptions have endpoints that fail: since when, and how much of the time until they are
+    /// disabled has been announced, in percent.
+    async fn failing(&self) -> Result<Vec<(Uuid, i64, u8)>>;
+
+    /// An endpoint fails since a time; none: not any more.
+    async fn put_failing(&self, subscription: Uuid, since: Option<(i64, u8)>) -> Result<()>;
+
     /// Forgets some of what is older or more than wanted.
     async fn prune(&self, now_ms: i64, retention: Retention) -> Result<Pruned>;
 

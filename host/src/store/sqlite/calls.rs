@@ -254,6 +254,14 @@ impl Store for Sqlite {
         self.read(move |reader| log::filtered(reader, subscription)).await
     }
 
+    async fn failing(&self) -> Result<Vec<(Uuid, i64, u8)>> {
+        self.read(log::failing).await
+    }
+
+    async fn put_failing(&self, subscription: Uuid, since: Option<(i64, u8)>) -> Result<()> {
+        self.write(move |it| Ok(log::put_failing(it.connection, subscription, since)?)).await
+    }
+
     async fn prune(&self, now_ms: i64, retention: Retention) -> Result<Pruned> {
         self.write(move |writing| Ok(retention::prune(writing, now_ms, retention)?)).await
     }

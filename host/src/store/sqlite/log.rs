@@ -264,6 +264,29 @@ pub(super) fn oldest_held(connection: &Connection, subscription: Uuid) -> Result
     find.query_row(params![subscription.as_bytes()], read_due).optional()
 }
 
+pub(super) fn failing(connection: &Connection) -> Result<Vec<(Uuid, i64, u8)>> {
+    let mut find = connection.prepare("select subscription, since_ms, announced from failing")?;
+    find.query_map((), |row| Ok((uuid(row, 0)?, row.get(1)?, row.get(2)?)))?.collect()
+}
+
+pub(super) fn put_failing(
+    connection: &Connection,
+    subscription: Uuid,
+    since: Option<(i64, u8)>,
+) -> Result<()> {
+    let done = match since {
+        Some((since_ms, announced)) => connection.execute(
+            "insert or replace into failing (subscription, since_ms, announced) values (?, ?, ?)",
+            params![subscription.as_bytes(), since_ms, announced],
+        ),
+        None => connection.execute(
+            "delete from failing where subscription = ?",
+            params![subscription.as_bytes()],
+        ),
+    };
+    done.map(|_| ())
+}
+
 pub(super) fn rendering(connection: &Connection, hash: Digest) -> Result<Option<Rendering>> {
     let sql = "select definition from renderings where hash = ?";
     connection.query_row(sql, params![hash.0], |row| json(row, 0)).optional()

@@ -93,6 +93,7 @@ pub(super) fn delete(
     drop_keys(connection, id)?;
     connection.execute("delete from secrets where subscription = ?", params![id.as_bytes()])?;
     connection.execute("delete from quarantines where subscription = ?", params![id.as_bytes()])?;
+    connection.execute("delete from failing where subscription = ?", params![id.as_bytes()])?;
     connection.execute(
         "update deliveries set state = 'cancelled', due_at_ms = null
          where subscription = ? and state in ('pending', 'retrying', 'held')",

@@ -25,3 +25,11 @@ create table replays (
 
 create index replays_running on replays (id) where state = 'running';
 create index replays_by_tenant on replays (tenant, id);
+
+-- Subscriptions from whose endpoint nothing but failures has come since a time.
+create table failing (
+    subscription blob primary key,
+    since_ms integer not null,
+    -- How much of the time until it is disabled has been announced, in percent.
+    announced integer not null
+) strict, without rowid;
