@@ -84,7 +84,10 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
     let next_due = app.store.next_due(subscription).await;
     let put_off = claimed.records.iter().filter_map(|it| match it {
         Record::Delivery { delivery, .. } => delivery.due_at_ms,
-        Record::Filtered { .. } | Record::Log(_) | Record::Routed { .. } => None,
+        Record::Filtered { .. }
+        | Record::Log(_)
+        | Record::Failing { .. }
+        | Record::Routed { .. } => None,
     });
     let next_due = next_due.unwrap_or(Some(now_ms + OURS_AGAIN_MS));
     claimed.next_due_ms = next_due.into_iter().chain(put_off).min();

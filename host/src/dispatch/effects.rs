@@ -16,6 +16,7 @@ use crate::event::Tenant;
 use crate::formats::Format;
 use crate::manage;
 use crate::send::Outcome;
+use crate::store::Record;
 use crate::subscription::{State, Subscription};
 
 /// What an attempt says of its endpoint; none where nothing was sent.
@@ -81,17 +82,12 @@ impl Dispatcher {
         turn: Turn,
         reason: Option<&Reason>,
     ) {
-        let kept = match turn {
+        let since = match turn {
             Turn::None => return,
             Turn::Begins(since) | Turn::Announce(since) => Some((since.at_ms, since.announced)),
             Turn::Disable(_) | Turn::Ends => None,
         };
-        let store = Arc::clone(&self.app.store);
-        self.effects.spawn(async move {
-            if let Err(err) = store.put_failing(subscription, kept).await {
-                tracing::warn!(%subscription, %err, "cannot keep since when an endpoint fails");
-            }
-        });
+        self.records.push(Record::Failing { subscription, since });
         match turn {
             Turn::None | Turn::Begins(_) | Turn::Ends => {}
             Turn::Announce(_) => {

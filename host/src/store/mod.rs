@@ -84,6 +84,9 @@ pub enum Record {
     Filtered { subscription: Uuid, at_ms: i64 },
     /// What a plugin wrote during a run.
     Log(Box<LogEntry>),
+    /// An endpoint does nothing but fail since a time, of which so many percent have been announced until
+    /// it is disabled; none: not any more.
+    Failing { subscription: Uuid, since: Option<(i64, u8)> },
     /// Every delivery of an event has been recorded before this.
     Routed { tenant: Tenant, seq: u64 },
 }
@@ -331,9 +334,6 @@ pub trait Store: PluginStore + ReplayStore {
     /// Which subscriptions have endpoints that fail: since when, and how much of the time until they are
     /// disabled has been announced, in percent.
     async fn failing(&self) -> Result<Vec<(Uuid, i64, u8)>>;
-
-    /// An endpoint fails since a time; none: not any more.
-    async fn put_failing(&self, subscription: Uuid, since: Option<(i64, u8)>) -> Result<()>;
 
     /// Forgets some of what is older or more than wanted.
     async fn prune(&self, now_ms: i64, retention: Retention) -> Result<Pruned>;

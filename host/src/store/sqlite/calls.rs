@@ -258,10 +258,6 @@ impl Store for Sqlite {
         self.read(log::failing).await
     }
 
-    async fn put_failing(&self, subscription: Uuid, since: Option<(i64, u8)>) -> Result<()> {
-        self.write(move |it| Ok(log::put_failing(it.connection, subscription, since)?)).await
-    }
-
     async fn prune(&self, now_ms: i64, retention: Retention) -> Result<Pruned> {
         self.write(move |writing| Ok(retention::prune(writing, now_ms, retention)?)).await
     }

@@ -54,6 +54,9 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
             count.execute(params![subscription.as_bytes(), at_ms / MINUTE_MS]).map(|_| ())
         }
         Record::Log(it) => plugin_log::add(writing.connection, it),
+        Record::Failing { subscription, since } => {
+            put_failing(writing.connection, *subscription, *since)
+        }
         Record::Routed { tenant, seq } => {
             writing.known.routed(tenant, *seq);
             Ok(())
@@ -269,7 +272,7 @@ pub(super) fn failing(connection: &Connection) -> Result<Vec<(Uuid, i64, u8)>> {
     find.query_map((), |row| Ok((uuid(row, 0)?, row.get(1)?, row.get(2)?)))?.collect()
 }
 
-pub(super) fn put_failing(
+fn put_failing(
     connection: &Connection,
     subscription: Uuid,
     since: Option<(i64, u8)>,
