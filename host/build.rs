@@ -11,7 +11,9 @@ const PLUGINS: [&str; 7] =
     ["minimize", "alternate-id", "filter", "redact", "map", "sample", "split"];
 
 fn main() {
-    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Asked for at run time: clones may share a target folder, and with it this program.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
+    let workspace = PathBuf::from(manifest).join("..");
     let workspace = fs::canonicalize(workspace).expect("the workspace exists");
     for input in ["plugins", "schemas", "scripts/guests", "scripts/wasm32.sh", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
