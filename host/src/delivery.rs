@@ -60,6 +60,15 @@ impl DeliveryState {
         DeliveryState::Cancelled,
     ];
 
+    /// Those in which nothing more is to come, unless the delivery is replayed.
+    pub const SETTLED: [DeliveryState; 5] = [
+        DeliveryState::Delivered,
+        DeliveryState::Dead,
+        DeliveryState::Failed,
+        DeliveryState::Filtered,
+        DeliveryState::Cancelled,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             DeliveryState::Pending => "pending",

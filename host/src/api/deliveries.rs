@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::auth::Caller;
 use super::plugin_logs::line;
 use super::problem::Problem;
-use super::{Api, PAGE_MAX, answer, page_size, parameter, path_id};
+use super::{Api, PAGE_MAX, answer, page_size, parameter, path_id, tenant};
 use crate::clock;
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::Violation;
@@ -55,7 +55,7 @@ pub(super) async fn list(
     Query(query): Query<HashMap<String, String>>,
 ) -> Result<Response, Problem> {
     caller.require("deliveries:read")?;
-    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let tenant = tenant(&api, &caller, &query).await?;
     let limit = page_size(&query)?;
     let search = DeliveryQuery {
         subscription: parameter(&query, "subscription", "the id of a subscription")?,
@@ -87,7 +87,7 @@ pub(super) async fn read(
     Query(query): Query<HashMap<String, String>>,
 ) -> Result<Response, Problem> {
     caller.require("deliveries:read")?;
-    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let tenant = tenant(&api, &caller, &query).await?;
     let found = api.app.store.delivery(&tenant, path_id(&id, "delivery")?).await?;
     let (delivery, attempts) = found.ok_or_else(|| Problem::not_found("delivery"))?;
     let mut body = document(&delivery);
@@ -115,7 +115,7 @@ pub(super) async fn reproduce(
     caller.require("deliveries:read")?;
     caller.require("plugins:read")?;
     let store = &api.app.store;
-    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let tenant = tenant(&api, &caller, &query).await?;
     let found = store.delivery(&tenant, path_id(&id, "delivery")?).await?;
     let (delivery, _) = found.ok_or_else(|| Problem::not_found("delivery"))?;
     let event = store.event(&tenant, delivery.event_id).await?;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::auth::Caller;
 use super::problem::Problem;
-use super::{Api, answer, path_id, read_body};
+use super::{Api, answer, path_id, read_body, tenant};
 use crate::clock;
 use crate::event::{Data, OPERATIONAL_PREFIX, Tenant, Violation};
 use crate::formats::Refusal;
@@ -186,7 +186,7 @@ pub(super) async fn read(
     Query(query): Query<HashMap<String, String>>,
 ) -> Result<Response, Problem> {
     caller.require("deliveries:read")?;
-    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let tenant = tenant(&api, &caller, &query).await?;
     let event = api.app.store.event(&tenant, path_id(&id, "event")?).await?;
     let event = event.ok_or_else(|| Problem::not_found("event"))?;
     let mut body = json!({

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::auth::Caller;
 use super::problem::Problem;
-use super::{Api, answer, read_body};
+use super::{Api, answer, read_body, tenant};
 use crate::event::Violation;
 
 const IDS_MAX: usize = 32;
@@ -27,7 +27,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     caller.require("events:write")?;
-    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let tenant = tenant(&api, &caller, &query).await?;
     let bytes = read_body(body, &headers, api.app.settings.body_bytes_max).await?;
     let ids: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|err| {
         let detail =
@@ -68,7 +68,7 @@ pub(super) async fn read(
     Query(query): Query<HashMap<String, String>>,
 ) -> Result<Response, Problem> {
     caller.require("events:write")?;
-    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let tenant = tenant(&api, &caller, &query).await?;
     let ids: BTreeMap<_, _> =
         api.app.store.identities(&tenant, &profile).await?.into_iter().collect();
     Ok(answer(StatusCode::OK, &json!({"profile": profile, "alternate_ids": ids})))

@@ -35,7 +35,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::app::App;
-use crate::event::{Violation, is_json_type};
+use crate::event::{Tenant, Violation, is_json_type};
 use crate::formats::{Refusal, bearer};
 use crate::json::Json;
 use crate::schemas::{self, Endpoints, Schema};
@@ -252,6 +252,15 @@ fn answer(status: StatusCode, body: &Value) -> Response {
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
+}
+
+/// The tenant that a call is about: the token's, or the one that the query names.
+async fn tenant(
+    api: &Api,
+    caller: &Caller,
+    query: &HashMap<String, String>,
+) -> Result<Tenant, Problem> {
+    caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await
 }
 
 /// A parameter of the query, read as a `T`.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::auth::Caller;
 use super::plugins::{budget, name};
 use super::problem::Problem;
-use super::{Api, answer, page_size, parameter};
+use super::{Api, answer, page_size, parameter, tenant};
 use crate::clock;
 use crate::event::{Tenant, Violation};
 use crate::plugin::{Digest, LogLevel};
@@ -76,7 +76,7 @@ async fn versions(
     plugin: String,
     query: &HashMap<String, String>,
 ) -> Result<(Tenant, Vec<Digest>), Problem> {
-    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let tenant = tenant(&api, &caller, &query).await?;
     let versions = api.app.store.plugin_versions(Some(&tenant), &name(plugin)?).await?;
     if versions.is_empty() {
         return Err(Problem::not_found("plugin"));

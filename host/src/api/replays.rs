@@ -14,10 +14,10 @@ use uuid::Uuid;
 use super::auth::Caller;
 use super::deliveries::document as delivery;
 use super::problem::Problem;
-use super::{Api, answer, page_size, parameter, path_id, read_json};
+use super::{Api, answer, page_size, parameter, path_id, read_json, tenant};
 use crate::clock;
 use crate::delivery::DeliveryState;
-use crate::event::{Tenant, Violation};
+use crate::event::Violation;
 use crate::formats::Refusal;
 use crate::store::{Replay, ReplayQuery, ReplayState, StoreError};
 
@@ -83,22 +83,13 @@ pub(super) async fn create(
     caller.require("deliveries:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
     let it: Request = read_json(&api, &headers, body, &api.schemas.replay).await?;
-    let settled = || {
-        vec![
-            DeliveryState::Delivered,
-            DeliveryState::Dead,
-            DeliveryState::Failed,
-            DeliveryState::Filtered,
-            DeliveryState::Cancelled,
-        ]
-    };
     let search = ReplayQuery {
         delivery: it.delivery,
         subscription: it.subscription,
         states: match it.states {
             Some(states) => states,
             // Whoever names one delivery means that one.
-            None if it.delivery.is_some() => settled(),
+            None if it.delivery.is_some() => DeliveryState::SETTLED.to_vec(),
             None => vec![DeliveryState::Dead, DeliveryState::Failed],
         },
         event_type: it.event_type,
@@ -187,12 +178,4 @@ pub(super) async fn cancel(
         Err(StoreError::NotFound) => Err(Problem::not_found("replay")),
         result => Ok(answer(StatusCode::OK, &document(&result?))),
     }
-}
-
-async fn tenant(
-    api: &Api,
-    caller: &Caller,
-    query: &HashMap<String, String>,
-) -> Result<Tenant, Problem> {
-    caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await
 }

@@ -14,9 +14,8 @@ use uuid::Uuid;
 
 use super::auth::Caller;
 use super::problem::Problem;
-use super::{Api, answer, page_size, parameter, path_id, read_json};
+use super::{Api, answer, page_size, parameter, path_id, read_json, tenant};
 use crate::clock;
-use crate::event::Tenant;
 use crate::formats::{Format, Refusal};
 use crate::manage::subscriptions as manage;
 use crate::schemas::Schema;
@@ -295,12 +294,4 @@ pub(super) async fn rotate_secret(
     let id = path_id(&id, "subscription")?;
     let secret = manage::rotate_secret(&api.app, &tenant, id).await?;
     Ok(answer(StatusCode::CREATED, &json!({"secret": sign::secret_text(&secret.key)})))
-}
-
-async fn tenant(
-    api: &Api,
-    caller: &Caller,
-    query: &HashMap<String, String>,
-) -> Result<Tenant, Problem> {
-    caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::auth::Caller;
 use super::problem::Problem;
 use super::trials::{Sample, given, sample_event};
-use super::{Api, answer, path_id, read_json};
+use super::{Api, answer, path_id, read_json, tenant};
 use crate::delivery::delivery_id;
 use crate::dispatch;
 use crate::event::Event;
@@ -45,7 +45,7 @@ pub(super) async fn send(
     body: Body,
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:write")?;
-    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let tenant = tenant(&api, &caller, &query).await?;
     let id = path_id(&id, "subscription")?;
     let it: TestRequest = read_json(&api, &headers, body, &api.schemas.test).await?;
     let found = api.app.store.subscription(&tenant, id).await?;

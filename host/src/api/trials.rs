@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::auth::Caller;
 use super::problem::Problem;
-use super::{Api, answer, path_id, plugins, read_json};
+use super::{Api, answer, path_id, plugins, read_json, tenant};
 use crate::app::App;
 use crate::clock;
 use crate::event::{Event, Tenant, Violation};
@@ -356,7 +356,7 @@ async fn subscription(
     id: &str,
     query: &HashMap<String, String>,
 ) -> Result<Subscription, Problem> {
-    let tenant = caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await?;
+    let tenant = tenant(&api, &caller, &query).await?;
     let it = api.app.store.subscription(&tenant, path_id(id, "subscription")?).await?;
     it.ok_or_else(|| Problem::not_found("subscription"))
 }

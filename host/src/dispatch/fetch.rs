@@ -28,8 +28,10 @@ impl Dispatcher {
         let now_ms = clock::now_ms();
         let is_due = lane.next_due_ms.is_some_and(|due| due <= now_ms);
         let gate = lane.flow.gate(lane.in_flight, now_ms);
-        if is_due && self.bytes > BYTES_MAX / 2 && lane.in_flight > 0 {
-            // It would only come back. Who has nothing out gets something even so.
+        // Who has nothing in memory gets one even so, as long as there is any room.
+        let is_full = self.bytes > BYTES_MAX / 2;
+        if is_due && (self.bytes > BYTES_MAX || is_full && !lane.has_nothing()) {
+            // It would only come back.
             self.alarms.set(now_ms + FULL_AGAIN_MS, subscription);
         } else if is_due && let Gate::Shut { until_ms } = gate {
             self.alarms.set(until_ms, subscription);
@@ -40,7 +42,7 @@ impl Dispatcher {
             let present = self.app.subscription(subscription);
             if present.is_none_or(|it| it.state == State::Active) {
                 lane.claiming = true;
-                self.fetches.push((subscription, lane.room()));
+                self.fetches.push((subscription, if is_full { 1 } else { lane.room() }));
             }
         }
         if lane.is_idle() {

@@ -49,6 +49,11 @@ impl Lane {
         self.flow.worth_having().min(QUEUE_MAX)
     }
 
+    /// Nothing of it is in memory.
+    pub(super) fn has_nothing(&self) -> bool {
+        self.queue.is_empty() && self.in_flight == 0
+    }
+
     /// There is something in the store that is due then. Answers whether that is the first of it.
     pub(super) fn due_at(&mut self, at_ms: i64) -> bool {
         let is_first = self.next_due_ms.is_none_or(|next| at_ms < next);
@@ -60,8 +65,7 @@ impl Lane {
 
     /// There is nothing to send, now or at a time that is known.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty()
-            && self.in_flight == 0
+        self.has_nothing()
             && self.next_due_ms.is_none()
             && !self.claiming
             && !self.waits

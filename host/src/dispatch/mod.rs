@@ -181,9 +181,8 @@ impl Dispatcher {
             Gate::Shut { until_ms } => Some(until_ms),
             Gate::Go | Gate::Enough => None,
         };
-        let is_full = shut_until_ms.is_some()
-            || lane.is_full()
-            || self.bytes + size > BYTES_MAX && self.bytes > 0;
+        let no_memory = self.bytes + size > BYTES_MAX && self.bytes > 0 && !lane.has_nothing();
+        let is_full = shut_until_ms.is_some() || lane.is_full() || no_memory;
         if !is_full {
             lane.queue.push_back(id);
             self.bytes += size;

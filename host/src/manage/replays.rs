@@ -17,12 +17,13 @@ use crate::store::{self, Replay, ReplayState};
 /// How many deliveries a replay makes due in one round, and how long a round is.
 const ROUND_MAX: u32 = 500;
 const ROUND: Duration = Duration::from_millis(100);
-const ROUNDS_A_MINUTE: f64 = 600.0;
+const ROUNDS_A_MINUTE: u32 = 600;
 
 /// Works until it is told to stop.
 pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    // What each may make due beyond whole deliveries, where it has a rate.
-    let mut allowed: HashMap<Uuid, f64> = HashMap::new();
+    // What each may make due, where it has a rate: in parts, of which a delivery is as many as there are
+    // rounds in a minute.
+    let mut allowed: HashMap<Uuid, u32> = HashMap::new();
     loop {
         let goes_on = match round(&app, &mut allowed).await {
             Ok(goes_on) => goes_on,
@@ -42,7 +43,7 @@ pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 }
 
 /// Every replay goes one page further. Answers whether there is one that is not at its end.
-async fn round(app: &Arc<App>, allowed: &mut HashMap<Uuid, f64>) -> store::Result<bool> {
+async fn round(app: &Arc<App>, allowed: &mut HashMap<Uuid, u32>) -> store::Result<bool> {
     let running = app.store.running_replays().await?;
     allowed.retain(|id, _| running.iter().any(|it| it.id == *id));
     let mut goes_on = false;
@@ -50,16 +51,10 @@ async fn round(app: &Arc<App>, allowed: &mut HashMap<Uuid, f64>) -> store::Resul
         let limit = match it.per_minute {
             None => ROUND_MAX,
             Some(rate) => {
-                let left = allowed.entry(it.id).or_insert(1.0);
-                *left += f64::from(rate) / ROUNDS_A_MINUTE;
-                let whole = left.floor().min(f64::from(ROUND_MAX));
-                *left -= whole;
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "at most a round"
-                )]
-                let whole = whole as u32;
+                let left = allowed.entry(it.id).or_insert(ROUNDS_A_MINUTE);
+                *left += rate;
+                let whole = (*left / ROUNDS_A_MINUTE).min(ROUND_MAX);
+                *left = (*left - whole * ROUNDS_A_MINUTE).min(ROUNDS_A_MINUTE);
                 whole
             }
         };

@@ -6,17 +6,16 @@ use uuid::Uuid;
 
 use super::log;
 use super::rows::{broken, json, tenant, to_json, uuid};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, DeliveryState};
 use crate::event::Tenant;
 use crate::store::{Replay, ReplayQuery, ReplayState, Replayable, StoreError};
 
 /// The deliveries that a query finds, to be narrowed further.
 fn found(owner: &Tenant, query: &ReplayQuery) -> (String, Vec<Value>) {
-    let states: Vec<_> = query.states.iter().map(|it| format!("'{}'", it.as_str())).collect();
     let mut sql = format!(
         "from deliveries left join events on events.seq = deliveries.event_seq
          where deliveries.tenant = ? and deliveries.state in ({})",
-        states.join(", ")
+        names(&query.states)
     );
     let mut values = vec![Value::from(owner.as_str().to_owned())];
     let mut narrow = |condition: &str, value: Option<Value>| {
@@ -32,6 +31,12 @@ fn found(owner: &Tenant, query: &ReplayQuery) -> (String, Vec<Value>) {
     narrow(" and events.accepted_at_ms >= ?", query.from_ms.map(Value::from));
     narrow(" and events.accepted_at_ms < ?", query.to_ms.map(Value::from));
     (sql, values)
+}
+
+/// States in SQL.
+fn names(states: &[DeliveryState]) -> String {
+    let names: Vec<_> = states.iter().map(|it| format!("'{}'", it.as_str())).collect();
+    names.join(", ")
 }
 
 pub(super) fn total(
@@ -89,11 +94,12 @@ pub(super) fn replay_these(
     if present.state != ReplayState::Running {
         return Ok(present);
     }
-    let mut again = connection.prepare_cached(
+    let mut again = connection.prepare_cached(&format!(
         "update deliveries set state = 'pending', due_at_ms = ?, reason = null,
                                earlier_attempts = attempts, body = iif(?, null, body)
-         where seq = ? and state in ('delivered', 'dead', 'failed', 'filtered', 'cancelled')",
-    )?;
+         where seq = ? and state in ({})",
+        names(&DeliveryState::SETTLED)
+    ))?;
     for seq in these {
         again.execute(params![now_ms, it.present, seq])?;
     }
