@@ -76,7 +76,7 @@ async fn versions(
     plugin: String,
     query: &HashMap<String, String>,
 ) -> Result<(Tenant, Vec<Digest>), Problem> {
-    let tenant = tenant(&api, &caller, &query).await?;
+    let tenant = tenant(api, caller, query).await?;
     let versions = api.app.store.plugin_versions(Some(&tenant), &name(plugin)?).await?;
     if versions.is_empty() {
         return Err(Problem::not_found("plugin"));

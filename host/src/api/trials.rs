@@ -356,7 +356,7 @@ async fn subscription(
     id: &str,
     query: &HashMap<String, String>,
 ) -> Result<Subscription, Problem> {
-    let tenant = tenant(&api, &caller, &query).await?;
+    let tenant = tenant(api, caller, query).await?;
     let it = api.app.store.subscription(&tenant, path_id(id, "subscription")?).await?;
     it.ok_or_else(|| Problem::not_found("subscription"))
 }
