@@ -16,8 +16,10 @@ mod full_disk; // a store that cannot write
 mod health; // what plugins write and take, and when they are held back
 mod hostile; // files and guests that want to do harm
 mod languages; // plugins in every language, from nothing to a delivery
+mod log; // the delivery log: found, exported, purged, counted; publishers that wait
 mod login; // how clients of the providers come by tokens
 mod mypreferences; // its deliveries
+mod order; // deliveries one after the other, by key and after a pause
 mod pipeline; // plugins on the way of an event, good and bad
 mod proof; // endpoints show that they want deliveries
 mod providers; // deliveries of the providers' formats

@@ -22,7 +22,7 @@ use crate::formats::{AccountRate, Format, Formats};
 use crate::health::{self, Health, Who};
 use crate::index::Index;
 use crate::keys::SigningKey;
-use crate::manage::Uploads;
+use crate::manage::{Backlogs, Releases, Uploads};
 use crate::render::{Body, Rendered};
 use crate::secret::ServerKey;
 use crate::send::Sender;
@@ -52,6 +52,10 @@ pub struct App {
     pub uploads: Uploads,
     /// A replay has been asked for.
     pub replay_begins: Notify,
+    /// What was held and is going out again.
+    pub releases: Releases,
+    /// Who may publish no more for now.
+    pub backlogs: Backlogs,
     pub shadows: Shadows,
     /// Grows whenever tokens may have been changed by another process.
     pub tokens_changed: watch::Receiver<u64>,
@@ -81,6 +85,8 @@ pub struct Ready {
     pub event_seq: u64,
     pub delivery: Delivery,
     pub body: Body,
+    /// It is about an event of our own.
+    pub is_ours: bool,
     /// None when the store has the delivery already.
     pub unrecorded: Option<Arc<Unrecorded>>,
 }
@@ -164,6 +170,8 @@ impl App {
             health: Health::default(),
             uploads: Uploads::default(),
             replay_begins: Notify::new(),
+            releases: Releases::default(),
+            backlogs: Backlogs::default(),
             shadows: Shadows::default(),
             workers: Workers::start(workers).context("cannot start the worker threads")?,
             egress,
@@ -181,6 +189,9 @@ impl App {
         }
         app.health.take_up(app.store.quarantines().await?);
         app.read_changes().await?;
+        for subscription in app.store.holding().await? {
+            app.releases.begin(subscription);
+        }
         Ok(app)
     }
 
@@ -236,9 +247,14 @@ impl App {
         self.index().current(id).cloned()
     }
 
+    /// The revision that the index knows.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
     /// Whether the index knows everything up to a revision.
     pub fn knows(&self, revision: u64) -> bool {
-        revision <= self.revision.load(Ordering::Acquire)
+        revision <= self.revision()
     }
 
     /// Brings the index up to date with the store, and tells the dispatcher what has changed.

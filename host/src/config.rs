@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::formats::{AlternateIdShape, Choices, InterestShape};
 use crate::schemas::Endpoints;
+use crate::store::Retention;
 use crate::wasm::{Budget, Compiler, Limits};
 
 /// The environment variable of a setting: `HOOKYARD_` and its name in capitals.
@@ -25,6 +26,7 @@ macro_rules! variable {
     }};
 }
 
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
 const PREFIX: &str = "HOOKYARD_";
 
 const fn shout<const N: usize>(name: &str) -> [u8; N] {
@@ -126,9 +128,15 @@ settings! {
     /// The name by which this router asks endpoints for their consent (CloudEvents handshake)
     #[arg(value_name = "NAME", help_heading = "Network")]
     webhook_origin: String = "hookyard".to_owned(),
-    /// How many requests to endpoints may be out at the same time
+    /// How many requests to endpoints may be out at the same time. One tenant has three quarters of them at most
     #[arg(value_name = "COUNT", help_heading = "Network")]
-    in_flight_max: usize = 4_096,
+    in_flight_max: usize = 16_384,
+    /// How large their bodies may be together. One tenant has three quarters of that at most
+    #[arg(value_name = "BYTES", help_heading = "Network")]
+    in_flight_bytes_max: usize = 128 << 20,
+    /// How many deliveries that were held go out in a second, for each subscription that is resumed
+    #[arg(value_name = "COUNT", help_heading = "Network")]
+    catch_up_per_second: usize = 100,
     /// How many requests to one subscription's endpoint may be out at the same time
     #[arg(value_name = "COUNT", help_heading = "Network")]
     subscription_in_flight_max: usize = 32,
@@ -147,6 +155,13 @@ settings! {
     /// The most events in one batch
     #[arg(value_name = "COUNT", help_heading = "Limits")]
     batch_events_max: usize = 1_000,
+    /// How many events and deliveries may wait: those that are not settled, and those that are held. Publishers
+    /// get 429 from then on
+    #[arg(value_name = "COUNT", help_heading = "Limits")]
+    backlog_max: u64 = 10_000_000,
+    /// How many of them may wait for one tenant
+    #[arg(value_name = "COUNT", help_heading = "Limits")]
+    tenant_backlog_max: u64 = 5_000_000,
     /// How many threads run plugins. 0: one for each core
     #[arg(value_name = "COUNT", help_heading = "Plugins")]
     workers: usize = 0,
@@ -242,6 +257,15 @@ impl Settings {
             memory_bytes_max: self.plugin_memory_bytes_max,
             output_bytes_max: self.plugin_output_bytes_max,
             runs_max,
+        }
+    }
+
+    /// How long and how much is kept.
+    pub fn retention(&self) -> Retention {
+        Retention {
+            payloads_ms: i64::from(self.retention_payload_days) * DAY_MS,
+            attempts_ms: i64::from(self.retention_attempt_days) * DAY_MS,
+            bytes_max: self.store_bytes_max,
         }
     }
 

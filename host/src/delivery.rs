@@ -69,6 +69,10 @@ impl DeliveryState {
         DeliveryState::Cancelled,
     ];
 
+    pub fn is_settled(self) -> bool {
+        DeliveryState::SETTLED.contains(&self)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             DeliveryState::Pending => "pending",
@@ -107,7 +111,12 @@ pub struct Delivery {
     pub earlier_attempts: u32,
     /// The newest attempt.
     pub last_attempt: Option<Attempt>,
+    /// When its event was accepted.
     pub created_at_ms: i64,
+    /// Deliveries of a subscription that have the same are made one after the other; none: in any order.
+    pub order_key: Option<i64>,
+    /// It took too long, and later ones with its key went before it.
+    pub passed_over: bool,
 }
 
 /// One HTTP request made for a delivery, and what came of it.
@@ -123,6 +132,31 @@ pub struct Attempt {
     pub answer: Vec<u8>,
     /// Why it did not succeed.
     pub error: Option<Reason>,
+    /// What was sent, and by which rendering.
+    pub body: Option<Digest>,
+    pub rendering: Digest,
+    pub detail: AttemptDetail,
+}
+
+/// What an attempt was made of. Times are in microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptDetail {
+    /// None, each of them, where it was not needed, or not come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_us: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_us: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_us: Option<u32>,
+    /// From the request to the head of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_us: Option<u32>,
+    /// What the plugins took to make the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins_us: Option<u32>,
+    /// The headers of the request. Secrets are masked.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub headers: Vec<(String, String)>,
 }
 
 /// The id of a delivery. Derived, so that routing an event twice makes the same deliveries: a UUIDv7

@@ -118,6 +118,13 @@ pub struct Content {
     pub data: Option<Data>,
 }
 
+impl Event {
+    /// Whether the router itself has made it.
+    pub fn is_ours(&self) -> bool {
+        self.content.attributes.event_type.starts_with(OPERATIONAL_PREFIX)
+    }
+}
+
 impl Content {
     /// How large the data are.
     pub fn data_bytes(&self) -> usize {

@@ -15,7 +15,6 @@ use crate::dispatch::Dispatcher;
 use crate::formats::Formats;
 use crate::manage;
 use crate::router::Router;
-use crate::store::Retention;
 use crate::{api, clock};
 
 /// How many signals may wait for the dispatcher. Whoever comes then waits.
@@ -23,7 +22,6 @@ const SIGNALS_MAX: usize = 1_024;
 /// How often there is a look at what may be forgotten, and how long a pause while there is more.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
-const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// A running router.
 pub struct Server {
@@ -36,6 +34,8 @@ pub struct Server {
     pruner: JoinHandle<()>,
     mender: JoinHandle<()>,
     replayer: JoinHandle<()>,
+    releaser: JoinHandle<()>,
+    backlogs: JoinHandle<()>,
 }
 
 impl Server {
@@ -74,13 +74,27 @@ impl Server {
         let pruner = tokio::spawn(prune(Arc::clone(&app), stopping.clone()));
         let mender = tokio::spawn(manage::quarantines::mend(Arc::clone(&app), stopping.clone()));
         let replayer = tokio::spawn(manage::replays::run(Arc::clone(&app), stopping.clone()));
+        let releaser = tokio::spawn(manage::releases::run(Arc::clone(&app), stopping.clone()));
+        let backlogs = tokio::spawn(manage::backlogs::watch(Arc::clone(&app), stopping.clone()));
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         let api = tokio::spawn(api::serve(Arc::clone(&app), listener, stopped(stopping)));
         tracing::info!(%address, store = app.settings.store, "listens");
-        Ok(Server { app, address, router, stop, api, dispatcher, pruner, mender, replayer })
+        Ok(Server {
+            app,
+            address,
+            router,
+            stop,
+            api,
+            dispatcher,
+            pruner,
+            mender,
+            replayer,
+            releaser,
+            backlogs,
+        })
     }
 
     /// Where the API listens.
@@ -104,6 +118,8 @@ impl Server {
         let _ = self.pruner.await;
         let _ = self.mender.await;
         let _ = self.replayer.await;
+        let _ = self.releaser.await;
+        let _ = self.backlogs.await;
         self.app.store.close().await;
         tracing::info!("stopped");
     }
@@ -116,11 +132,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 
 /// Forgets what is older or more than wanted, a little at a time.
 async fn prune(app: Arc<App>, stop: watch::Receiver<bool>) {
-    let retention = Retention {
-        payloads_ms: i64::from(app.settings.retention_payload_days) * DAY_MS,
-        attempts_ms: i64::from(app.settings.retention_attempt_days) * DAY_MS,
-        bytes_max: app.settings.store_bytes_max,
-    };
+    let retention = app.settings.retention();
     loop {
         let more = match app.store.prune(clock::now_ms(), retention).await {
             Ok(pruned) => {

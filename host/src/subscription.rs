@@ -8,7 +8,7 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
-use crate::event::{Tenant, Violation};
+use crate::event::{Data, Event, Tenant, Violation};
 use crate::plugin::{Digest, PluginRef};
 use crate::render::Rendering;
 
@@ -80,6 +80,54 @@ pub struct Pace {
     /// How many deliveries may be made in a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_minute: Option<u32>,
+    /// Which deliveries are made one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+}
+
+/// Deliveries of events that have the same key are made in the order in which the events were accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    #[serde(flatten)]
+    pub key: OrderKey,
+    /// For how long one that fails holds up the others.
+    #[serde(default = "an_hour")]
+    pub wait_seconds: u32,
+}
+
+fn an_hour() -> u32 {
+    3_600
+}
+
+/// Where the key of an event is found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderKey {
+    /// The value of an attribute.
+    Attribute(String),
+    /// The value at a JSON Pointer (RFC 6901) into the data.
+    Pointer(String),
+}
+
+impl OrderKey {
+    /// A number that stands for the key of an event; none where the event has no key.
+    pub fn of(&self, event: &Event) -> Option<i64> {
+        let digest = match self {
+            OrderKey::Attribute(name) => {
+                Digest::of(event.content.attributes.get(name)?.as_bytes())
+            }
+            OrderKey::Pointer(pointer) => {
+                let Some(Data::Json(json)) = &event.content.data else { return None };
+                let value = json.get(pointer).filter(|it| it.text() != "null")?;
+                // A string may be written in several ways.
+                match value.read::<String>() {
+                    Some(text) => Digest::of(text.as_bytes()),
+                    None => Digest::of(value.bytes()),
+                }
+            }
+        };
+        digest.0.first_chunk().copied().map(i64::from_be_bytes)
+    }
 }
 
 /// The declarative part of a subscription: a pattern of types and, for some attributes, the values

@@ -3,21 +3,33 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::response::Response;
-use http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{StatusCode, header};
+use http_body_util::channel::Channel;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::auth::Caller;
+use super::events::document as event_document;
 use super::plugin_logs::line;
 use super::problem::Problem;
 use super::{Api, PAGE_MAX, answer, page_size, parameter, path_id, tenant};
 use crate::clock;
 use crate::delivery::{Attempt, Delivery, DeliveryState};
-use crate::event::Violation;
-use crate::plugin::PluginRef;
-use crate::store::{DeliveryQuery, LogQuery};
+use crate::event::{Tenant, Violation};
+use crate::plugin::{Digest, PluginRef};
+use crate::store::{self, CountsQuery, DeliveryQuery, LogQuery, StoreError};
 use crate::trial::Reproduction;
+
+/// How many deliveries are read or purged at a time.
+const PART: usize = 200;
+/// How many steps of counts are answered at most: those of a day.
+const STEPS_MAX: i64 = 1_440;
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
 
 /// What is shown of a delivery in a list.
 pub(super) fn document(it: &Delivery) -> Value {
@@ -32,23 +44,33 @@ pub(super) fn document(it: &Delivery) -> Value {
         "body_digest": it.body,
         "attempts": it.attempts,
         "next_attempt_at": it.due_at_ms.map(clock::rfc3339),
+        "passed_over": it.passed_over,
         "created_at": clock::rfc3339(it.created_at_ms),
     })
 }
 
-fn attempt(it: &Attempt) -> Value {
+fn attempt(it: &Attempt, plugins: &HashMap<Digest, Vec<Digest>>) -> Value {
+    let headers = it.detail.headers.iter();
     json!({
         "number": it.number,
         "at": clock::rfc3339(it.at_ms),
         "duration_ms": it.duration_ms,
+        "dns_us": it.detail.dns_us,
+        "connect_us": it.detail.connect_us,
+        "tls_us": it.detail.tls_us,
+        "first_byte_us": it.detail.first_byte_us,
+        "plugins_us": it.detail.plugins_us,
+        "request_headers": headers.map(|(name, value)| json!([name, value])).collect::<Value>(),
+        "body_digest": it.body,
+        "rendering": it.rendering,
+        "plugins": plugins.get(&it.rendering),
         "status": it.status,
         "answer": String::from_utf8_lossy(&it.answer),
         "error": it.error,
     })
 }
 
-/// `GET /v1/deliveries`, newest first. `event`, `subscription`, `state` and `reason`
-/// (the code, of those that are held, filtered, failed or dead) narrow the search.
+/// `GET /v1/deliveries`, newest events first. See [`search`] for what narrows it.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -56,27 +78,185 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     caller.require("deliveries:read")?;
     let tenant = tenant(&api, &caller, &query).await?;
-    let limit = page_size(&query)?;
-    let search = DeliveryQuery {
-        subscription: parameter(&query, "subscription", "the id of a subscription")?,
-        event: parameter(&query, "event", "the id of an event")?,
-        reason: query.get("reason").cloned(),
-        state: query.get("state").map(|text| state(text)).transpose()?,
-        before: parameter(&query, "before", "the `next` of a page before")?,
-        limit,
-    };
-    let found = api.app.store.deliveries(&tenant, search).await?;
-    let next = found.last().filter(|_| found.len() == limit).map(|(seq, _)| seq.to_string());
-    let found: Vec<Value> = found.iter().map(|(_, it)| document(it)).collect();
+    let page = api.app.store.deliveries(&tenant, search(&query)?).await?;
+    let found: Vec<Value> = page.deliveries.iter().map(document).collect();
+    let next = page.next.map(|it| it.to_string());
     Ok(answer(StatusCode::OK, &json!({"deliveries": found, "next": next})))
+}
+
+/// What the parameters of a query look for.
+fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
+    let time = |name: &str| match query.get(name) {
+        None => Ok(None),
+        Some(text) => match clock::parse_rfc3339(text) {
+            Some(ms) => Ok(Some(ms)),
+            None => Err(wrong(name, "must be a time such as `2026-01-31T12:00:00Z`")),
+        },
+    };
+    let subscription = parameter(query, "subscription", "the id of a subscription")?;
+    Ok(DeliveryQuery {
+        subscriptions: subscription.map(|id| vec![id]),
+        endpoint: query.get("endpoint").cloned(),
+        event: parameter(query, "event", "the id of an event")?,
+        event_type: query.get("type").cloned(),
+        subject: query.get("subject").cloned(),
+        states: match query.get("state") {
+            Some(text) => text.split(',').map(state).collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        },
+        reason: query.get("reason").cloned(),
+        status: parameter(query, "status", "the status of an answer, such as `503`")?,
+        from_ms: time("from")?,
+        to_ms: time("to")?,
+        after: parameter(query, "before", "the `next` of a page before")?,
+        limit: page_size(query)?,
+    })
+}
+
+fn wrong(name: &str, rule: impl Into<String>) -> Problem {
+    Problem::invalid("a parameter of the query is wrong", vec![Violation::new(name, rule)])
 }
 
 fn state(text: &str) -> Result<DeliveryState, Problem> {
     DeliveryState::parse(text).ok_or_else(|| {
         let names = DeliveryState::ALL.map(DeliveryState::as_str).join(", ");
-        let violation = Violation::new("state", format!("must be one of {names}"));
-        Problem::invalid("a parameter of the query is wrong", vec![violation])
+        wrong("state", format!("must be one of {names}, or several with commas between them"))
     })
+}
+
+/// `GET /v1/deliveries/export`: everything that a search finds, with the attempts and the event, as a JSON
+/// object on each line (NDJSON).
+pub(super) async fn export(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Problem> {
+    caller.require("deliveries:read")?;
+    let tenant = tenant(&api, &caller, &query).await?;
+    let mut search = DeliveryQuery { limit: PART, ..search(&query)? };
+    // What is wrong is told before there is an answer.
+    let mut page = api.app.store.deliveries(&tenant, search.clone()).await?;
+    let (mut lines, body) = Channel::<Bytes, StoreError>::new(2);
+    tokio::spawn(async move {
+        loop {
+            let part = match lines_of(&api, &tenant, &page.deliveries).await {
+                Ok(part) => part,
+                // The answer breaks off, which the client can tell from its end.
+                Err(err) => return lines.abort(err),
+            };
+            if lines.send_data(part).await.is_err() || page.next.is_none() {
+                return;
+            }
+            search.after = page.next;
+            page = match api.app.store.deliveries(&tenant, search.clone()).await {
+                Ok(page) => page,
+                Err(err) => return lines.abort(err),
+            };
+        }
+    });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((headers, Body::new(body)).into_response())
+}
+
+async fn lines_of(api: &Api, tenant: &Tenant, some: &[Delivery]) -> store::Result<Bytes> {
+    let mut lines = Vec::new();
+    for it in some {
+        let Some((it, attempts)) = api.app.store.delivery(tenant, it.id).await? else { continue };
+        let mut line = whole(api, &it, &attempts).await?;
+        let event = api.app.store.event(tenant, it.event_id).await?;
+        line["event"] = event.map_or_else(|| json!({"id": it.event_id}), |it| event_document(&it));
+        serde_json::to_writer(&mut lines, &line).expect("memory takes what is written");
+        lines.push(b'\n');
+    }
+    Ok(lines.into())
+}
+
+/// A delivery with its attempts.
+async fn whole(api: &Api, it: &Delivery, attempts: &[Attempt]) -> store::Result<Value> {
+    let mut plugins = HashMap::new();
+    for attempt in attempts {
+        if !plugins.contains_key(&attempt.rendering)
+            && let Some(rendering) = api.app.store.rendering(attempt.rendering).await?
+        {
+            let steps = rendering.steps.iter().map(|step| step.plugin).collect();
+            plugins.insert(attempt.rendering, steps);
+        }
+    }
+    let mut body = document(it);
+    body["attempts"] = attempts.iter().map(|it| attempt(it, &plugins)).collect();
+    Ok(body)
+}
+
+/// `DELETE /v1/deliveries`: forgets the dead, failed, filtered and cancelled ones that a search finds, and
+/// those alone: without `state`, the dead and the failed ones.
+pub(super) async fn purge(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Problem> {
+    caller.require("deliveries:write")?;
+    let tenant = tenant(&api, &caller, &query).await?;
+    let mut search = DeliveryQuery { limit: PART, ..search(&query)? };
+    if search.states.is_empty() {
+        search.states = vec![DeliveryState::Dead, DeliveryState::Failed];
+    }
+    let is_dead = |it: &DeliveryState| it.is_settled() && *it != DeliveryState::Delivered;
+    if !search.states.iter().all(is_dead) {
+        return Err(wrong("state", "must be some of `dead`, `failed`, `filtered`, `cancelled`"));
+    }
+    let mut purged = 0;
+    loop {
+        let page = api.app.store.deliveries(&tenant, search.clone()).await?;
+        let ids: Vec<Uuid> = page.deliveries.iter().map(|it| it.id).collect();
+        if !ids.is_empty() {
+            purged += api.app.store.purge(&tenant, ids).await?;
+        }
+        match page.next {
+            Some(next) => search.after = Some(next),
+            None => return Ok(answer(StatusCode::OK, &json!({"purged": purged}))),
+        }
+    }
+}
+
+/// `GET /v1/counts`: what happened from one time to another, in steps of so many minutes.
+pub(super) async fn counts(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Problem> {
+    caller.require("deliveries:read")?;
+    let tenant = tenant(&api, &caller, &query).await?;
+    let DeliveryQuery { from_ms, to_ms, .. } = search(&query)?;
+    let to_ms = to_ms.unwrap_or_else(|| clock::now_ms() + MINUTE_MS);
+    let from_ms = from_ms.unwrap_or(to_ms - HOUR_MS);
+    let step = parameter(&query, "step_minutes", "a number of minutes")?.unwrap_or(1);
+    let wanted = (to_ms - from_ms) / MINUTE_MS / i64::from(step.max(1));
+    if step == 0 || wanted > STEPS_MAX {
+        let rule = format!("must leave at most {STEPS_MAX} steps between `from` and `to`");
+        return Err(wrong("step_minutes", rule));
+    }
+    let subscription = parameter(&query, "subscription", "the id of a subscription")?;
+    let search = CountsQuery { subscription, from_ms, to_ms, step_minutes: step };
+    let counts = api.app.store.counts(&tenant, search).await?;
+    let shown: Vec<Value> = counts
+        .iter()
+        .map(|(at_ms, it)| {
+            json!({
+                "at": clock::rfc3339(*at_ms),
+                "events": it.events,
+                "duplicates": it.duplicates,
+                "attempts": it.attempts,
+                "attempts_failed": it.attempts_failed,
+                "delivered": it.delivered,
+                "dead": it.dead,
+                "failed": it.failed,
+                "filtered": it.filtered,
+                "duration_ms_mean": it.duration_ms.checked_div(it.attempts),
+                "duration_ms_max": it.duration_max_ms,
+            })
+        })
+        .collect();
+    Ok(answer(StatusCode::OK, &json!({"step_minutes": step, "counts": shown})))
 }
 
 /// `GET /v1/deliveries/{id}`, with every attempt.
@@ -90,7 +270,7 @@ pub(super) async fn read(
     let tenant = tenant(&api, &caller, &query).await?;
     let found = api.app.store.delivery(&tenant, path_id(&id, "delivery")?).await?;
     let (delivery, attempts) = found.ok_or_else(|| Problem::not_found("delivery"))?;
-    let mut body = document(&delivery);
+    let mut body = whole(&api, &delivery, &attempts).await?;
     let lines = LogQuery {
         event: Some(delivery.event_id),
         subscription: Some(delivery.subscription_id),
@@ -100,7 +280,6 @@ pub(super) async fn read(
     };
     let lines = api.app.store.plugin_log(&tenant, lines).await?;
     body["log"] = lines.iter().map(|(seq, it)| line(*seq, it)).collect();
-    body["attempts"] = attempts.iter().map(attempt).collect();
     Ok(answer(StatusCode::OK, &body))
 }
 

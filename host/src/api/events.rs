@@ -17,7 +17,7 @@ use super::auth::Caller;
 use super::problem::Problem;
 use super::{Api, answer, path_id, read_body, tenant};
 use crate::clock;
-use crate::event::{Data, OPERATIONAL_PREFIX, Tenant, Violation};
+use crate::event::{Data, Event, OPERATIONAL_PREFIX, Tenant, Violation};
 use crate::formats::Refusal;
 use crate::publication::{Publication, Sent, SentData, structured};
 use crate::store::{Accepted, NewEvent};
@@ -26,6 +26,8 @@ const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 const MEDIA_TYPES: &str = "`application/cloudevents+json`, `application/cloudevents-batch+json`, or \
      the data themselves with `ce-` headers (CloudEvents binary mode)";
+
+const TOO_MUCH: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 
 /// `POST /v1/events`
 pub(super) async fn publish(
@@ -73,6 +75,8 @@ async fn publish_batch(api: &Api, caller: &Caller, body: Bytes) -> Result<Respon
             Err(refusal) => Err(refused(refusal)),
         };
         match event {
+            // None of them is taken: whoever tries again does so with all.
+            Err(problem) if problem.status == TOO_MUCH => return Err(problem),
             Ok(event) => {
                 events.push(event);
                 places.push(index);
@@ -150,6 +154,9 @@ async fn prepare(api: &Api, caller: &Caller, sent: Sent) -> Result<NewEvent, Pro
     let Publication { tenant, format, alternate_ids, mut content } =
         sent.read().map_err(invalid)?;
     let tenant: Tenant = caller.tenant(&api.app, tenant.as_deref()).await?;
+    if let Some(why) = api.app.backlogs.refusal(&api.app, &tenant) {
+        return Err(Problem::new(TOO_MUCH, "too-much-waits", why).with_retry());
+    }
     let format = find_format(api, format.as_deref().unwrap_or("cloudevents"))?;
     let event_type = &mut content.attributes.event_type;
     if event_type.starts_with(OPERATIONAL_PREFIX) {
@@ -189,6 +196,11 @@ pub(super) async fn read(
     let tenant = tenant(&api, &caller, &query).await?;
     let event = api.app.store.event(&tenant, path_id(&id, "event")?).await?;
     let event = event.ok_or_else(|| Problem::not_found("event"))?;
+    Ok(answer(StatusCode::OK, &document(&event)).into_response())
+}
+
+/// What is shown of an event.
+pub(super) fn document(event: &Event) -> Value {
     let mut body = json!({
         "id": event.id,
         "format": event.format,
@@ -203,7 +215,7 @@ pub(super) async fn read(
         Some(Data::Binary(bytes)) => body["data_base64"] = BASE64_STANDARD.encode(bytes).into(),
         None => {}
     }
-    Ok(answer(StatusCode::OK, &body).into_response())
+    body
 }
 
 #[cfg(test)]

@@ -132,7 +132,9 @@ fn router(app: Arc<App>) -> Router {
             post(trials::begin_shadow).get(trials::read_shadow).delete(trials::end_shadow),
         )
         .route("/v1/signing-keys", get(keys::list))
-        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries", get(deliveries::list).delete(deliveries::purge))
+        .route("/v1/deliveries/export", get(deliveries::export))
+        .route("/v1/counts", get(deliveries::counts))
         .route("/v1/deliveries/{id}", get(deliveries::read))
         .route("/v1/deliveries/{id}/reproduce", post(deliveries::reproduce))
         .route("/v1/replays", post(replays::create).get(replays::list))

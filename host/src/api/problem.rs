@@ -13,7 +13,7 @@ use crate::store::StoreError;
 /// What is answered when something is not done. `code` is stable; the texts are for reading.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    status: StatusCode,
+    pub(super) status: StatusCode,
     code: Cow<'static, str>,
     detail: String,
     errors: Vec<Violation>,

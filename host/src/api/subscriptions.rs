@@ -20,6 +20,7 @@ use crate::formats::{Format, Refusal};
 use crate::manage::subscriptions as manage;
 use crate::schemas::Schema;
 use crate::sign;
+use crate::store::CountsQuery;
 use crate::subscription::{
     Draft, Filter, NewSecret, Pace, State as Delivering, StepRef, Subscription,
 };
@@ -164,7 +165,10 @@ pub(super) async fn read(
     let it = api.app.store.subscription(&tenant, path_id(&id, "subscription")?).await?;
     let it = it.ok_or_else(|| Problem::not_found("subscription"))?;
     let mut body = document(&it);
-    body["filtered"] = api.app.store.filtered(it.id).await?.into();
+    let (subscription, from_ms, to_ms) = (Some(it.id), 0, i64::MAX);
+    let ever = CountsQuery { subscription, from_ms, to_ms, step_minutes: u32::MAX };
+    let counts = api.app.store.counts(&tenant, ever).await?;
+    body["filtered"] = counts.first().map_or(0, |(_, it)| it.filtered).into();
     body["quarantine"] = match api.app.health.quarantine_of(it.id) {
         Some(quarantine) => {
             let mut shown = json!(quarantine);

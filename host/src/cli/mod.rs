@@ -5,6 +5,7 @@ mod demo;
 mod plugin;
 mod print;
 mod serve;
+mod store;
 mod token;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +32,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Make, list and revoke the tokens that calls of the API carry
     Token(token::Tokens),
+    /// Show, prune and check what is kept
+    Store(store::StoreCommand),
     /// Write, build, test and upload plugins
     Plugin(plugin::Plugin),
     /// Show a router at work, on a temporary store and with a receiver on this machine
@@ -57,6 +60,7 @@ impl Cli {
             match self.command {
                 Command::Serve(command) => command.run().await,
                 Command::Token(command) => command.run().await,
+                Command::Store(command) => command.run().await,
                 Command::Plugin(command) => command.run().await,
                 Command::Demo(command) => command.run().await,
                 #[cfg(feature = "compiler")]

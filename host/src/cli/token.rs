@@ -53,7 +53,7 @@ enum Command {
     /// Make a token, and show it this once
     ///
     /// The scopes are events:write, subscriptions:read, subscriptions:write, plugins:read,
-    /// plugins:write, deliveries:read, and admin for all of them. Providers' APIs have scopes of their
+    /// plugins:write, deliveries:read, deliveries:write, and admin for all of them. Providers' APIs have scopes of their
     /// own: Kajabi view:purchases, view:transactions, view:orders, view:form_submissions and
     /// view:contacts, Vonage admin:read and admin:write, Vision6 full_access.
     Create {

@@ -14,7 +14,7 @@ impl Dispatcher {
         let mut delivery = open.delivery;
         delivery.due_at_ms = Some(due_ms);
         self.due(delivery.subscription_id, due_ms);
-        self.record(open.tenant, open.event_seq, delivery, open.unrecorded);
+        self.record(open.tenant, open.event_seq, delivery, open.unrecorded, false);
     }
 
     /// The subscription takes nothing until then; its deliveries wait in the store.
@@ -28,7 +28,7 @@ impl Dispatcher {
         for id in self.empty_lane(subscription) {
             let mut open = self.open.remove(&id).expect("a queued delivery is open");
             open.delivery.state = DeliveryState::Cancelled;
-            self.record(open.tenant, open.event_seq, open.delivery, open.unrecorded);
+            self.record(open.tenant, open.event_seq, open.delivery, open.unrecorded, false);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::event::{Event, Tenant};
 use crate::health::Who;
 use crate::plugin::Digest;
 use crate::render::{Body, Rendered, Rendering, render};
-use crate::store::{Due, Record};
+use crate::store::{Claim, Due, Record};
 use crate::wasm::{Fault, StepRun};
 
 /// What a claim comes to.
@@ -43,8 +43,12 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
     let mut claimed =
         Claimed { subscription, ready: Vec::new(), records: Vec::new(), next_due_ms: None };
     let now_ms = clock::now_ms();
-    let due = match app.store.claim(subscription, now_ms, limit).await {
-        Ok(due) => due,
+    let order_wait_ms = app
+        .subscription(subscription)
+        .and_then(|it| Some(i64::from(it.pace.order.as_ref()?.wait_seconds) * 1_000));
+    let Claim { due, next_ms } =
+        match app.store.claim(subscription, now_ms, limit, order_wait_ms).await {
+        Ok(claim) => claim,
         Err(err) => {
             tracing::warn!(%subscription, %err, "cannot fetch deliveries; trying again");
             claimed.next_due_ms = Some(now_ms + OURS_AGAIN_MS);
@@ -53,6 +57,7 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
     };
     for mut it in due {
         let (tenant, event_seq) = (it.tenant.clone(), it.event_seq);
+        let is_ours = it.event.as_ref().is_some_and(|it| it.is_ours());
         let made = match app.subscription(subscription) {
             None => Err(cancelled(it)),
             Some(present) if it.delivery.body.is_none() => {
@@ -71,17 +76,17 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
                 // The other parts are known to the store before the first one is sent.
                 claimed.records.extend(others.into_iter().map(|delivery| {
                     let (tenant, delivery) = (tenant.clone(), Box::new(delivery));
-                    Record::Delivery { tenant, event_seq, delivery }
+                    Record::Delivery { tenant, event_seq, delivery, attempted: false }
                 }));
                 let unrecorded = None;
-                claimed.ready.push(Ready { tenant, event_seq, delivery, body, unrecorded });
+                claimed.ready.push(Ready { tenant, event_seq, delivery, body, is_ours, unrecorded });
             }
             Err(delivery) => {
-                claimed.records.push(Record::Delivery { tenant, event_seq, delivery });
+                let attempted = false;
+                claimed.records.push(Record::Delivery { tenant, event_seq, delivery, attempted });
             }
         }
     }
-    let next_due = app.store.next_due(subscription).await;
     let put_off = claimed.records.iter().filter_map(|it| match it {
         Record::Delivery { delivery, .. } => delivery.due_at_ms,
         Record::Filtered { .. }
@@ -89,8 +94,7 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
         | Record::Failing { .. }
         | Record::Routed { .. } => None,
     });
-    let next_due = next_due.unwrap_or(Some(now_ms + OURS_AGAIN_MS));
-    claimed.next_due_ms = next_due.into_iter().chain(put_off).min();
+    claimed.next_due_ms = next_ms.into_iter().chain(put_off).min();
     claimed
 }
 
@@ -171,7 +175,8 @@ async fn make_again(
         }
         Some(Ok(Rendered::Filtered(reason))) => {
             let (subscription, at_ms) = (delivery.subscription_id, clock::now_ms());
-            records.push(Record::Filtered { subscription, at_ms });
+            let tenant = due.tenant;
+            records.push(Record::Filtered { tenant, subscription, at_ms });
             delivery.state = DeliveryState::Filtered;
             delivery.reason = Some(reason);
             Err(Box::new(delivery))

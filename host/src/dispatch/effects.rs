@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Dispatcher;
@@ -127,6 +127,16 @@ impl Dispatcher {
         if effect == Effect::Disable {
             self.announce(subscription, tenant, "endpoint.disabled", reason);
         }
+    }
+
+    /// Announces that a delivery is dead, where anybody wants to know.
+    pub(super) fn announce_dead(&mut self, tenant: &Tenant, about: Value) {
+        let (app, tenant) = (Arc::clone(&self.app), tenant.clone());
+        self.effects.spawn(async move {
+            if let Err(err) = manage::announce_if_wanted(&app, &tenant, "delivery.dead", about).await {
+                tracing::warn!(%err, "cannot announce a dead delivery");
+            }
+        });
     }
 
     fn announce(

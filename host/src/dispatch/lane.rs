@@ -78,7 +78,10 @@ pub(super) struct Open {
     pub(super) tenant: Tenant,
     pub(super) event_seq: u64,
     pub(super) delivery: Delivery,
-    /// None while its attempt is out.
+    /// None while its attempt is out, and then how large it is.
     pub(super) body: Option<Body>,
+    pub(super) size: usize,
+    /// It is about an event of our own.
+    pub(super) is_ours: bool,
     pub(super) unrecorded: Option<Arc<Unrecorded>>,
 }

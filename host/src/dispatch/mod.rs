@@ -15,12 +15,14 @@ mod flow;
 mod lane;
 mod pace;
 mod settle;
+mod turns;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -42,6 +44,7 @@ use flow::Gate;
 use lane::{Lane, Open};
 use pace::Pace;
 use settle::settle;
+use turns::{Room, Turns};
 
 /// How long a first attempt may take before its delivery is recorded as pending.
 const UNRECORDED_MAX: Duration = Duration::from_millis(25);
@@ -57,8 +60,8 @@ pub struct Dispatcher {
     /// The deliveries in memory.
     open: HashMap<Uuid, Open>,
     bytes: usize,
-    /// Lanes with something to send, in the order of their turns.
-    turns: VecDeque<Uuid>,
+    /// Lanes with something to send.
+    turns: Turns,
     alarms: Alarms,
     pace: Pace,
     failing: Failing,
@@ -86,7 +89,7 @@ impl Dispatcher {
             lanes: HashMap::new(),
             open: HashMap::new(),
             bytes: 0,
-            turns: VecDeque::new(),
+            turns: Turns::default(),
             alarms: Alarms::default(),
             pace: Pace::default(),
             failing: Failing::default(),
@@ -102,7 +105,7 @@ impl Dispatcher {
         for (subscription, at_ms, announced) in dispatcher.app.store.failing().await? {
             dispatcher.failing.take_up(subscription, Since { at_ms, announced });
         }
-        for (subscription, due_ms) in dispatcher.app.store.backlog().await? {
+        for (subscription, due_ms) in dispatcher.app.store.due().await? {
             dispatcher.due(subscription, due_ms);
         }
         Ok(dispatcher)
@@ -195,7 +198,9 @@ impl Dispatcher {
             event_seq: it.event_seq,
             delivery: it.delivery,
             body: Some(it.body),
+            size: 0,
             unrecorded: it.unrecorded,
+            is_ours: it.is_ours,
         };
         self.open.insert(id, open);
         if is_full {
@@ -211,15 +216,19 @@ impl Dispatcher {
         let now_ms = clock::now_ms();
         let room =
             lane.flow.gate(lane.in_flight, now_ms) == Gate::Go && lane.rests_until_ms <= now_ms;
-        if !lane.waits && room && !lane.queue.is_empty() {
+        if let Some(first) = lane.queue.front()
+            && room
+            && !lane.waits
+        {
             lane.waits = true;
-            self.turns.push_back(subscription);
+            self.turns.push(&self.open[first].tenant, subscription);
         }
     }
 
     fn start_attempts(&mut self) {
-        while self.attempts.len() < self.app.settings.in_flight_max {
-            let Some(id) = self.turns.pop_front() else { return };
+        let settings = &self.app.settings;
+        let room = Room { requests: settings.in_flight_max, bytes: settings.in_flight_bytes_max };
+        while let Some(id) = self.turns.next(room) {
             let lane = self.lanes.get_mut(&id).expect("a lane that waits is there");
             lane.waits = false;
             match self.app.subscription(id) {
@@ -258,7 +267,9 @@ impl Dispatcher {
         }
         let open = self.open.get_mut(&id).expect("a queued delivery is open");
         let body = open.body.take().expect("a queued delivery has its body");
-        self.bytes -= body.bytes.len();
+        open.size = body.bytes.len();
+        self.bytes -= open.size;
+        self.turns.begins(&open.tenant, open.size);
         let event = open.delivery.event_id;
         let attempt = attempt(Arc::clone(&self.app), Arc::clone(subscription), id, event, body);
         let task = self.attempts.spawn(attempt);
@@ -277,6 +288,7 @@ impl Dispatcher {
         };
         let id = self.in_flight.remove(&task).expect("an attempt is for a delivery");
         let open = self.open.remove(&id).expect("an attempted delivery is open");
+        self.turns.ends(&open.tenant, open.size);
         let subscription = open.delivery.subscription_id;
         let lane = self.lanes.get_mut(&subscription).expect("an attempted delivery has a lane");
         lane.in_flight -= 1;
@@ -287,6 +299,7 @@ impl Dispatcher {
         let jitter = rand::rng().random_range(-1.0..=1.0);
         let Attempted { outcome, at_ms, duration } = attempted;
         let went = effects::went(format, &outcome);
+        let open_attempts = open.delivery.attempts;
         let (mut delivery, effect) =
             settle(format, pace, open.delivery, outcome, at_ms, duration, jitter);
         if present.is_none() && delivery.state == DeliveryState::Retrying {
@@ -296,7 +309,21 @@ impl Dispatcher {
             self.due(subscription, due_ms);
         }
         let reason = delivery.reason.clone();
-        self.record(open.tenant.clone(), open.event_seq, delivery, open.unrecorded);
+        let attempted = delivery.attempts > open_attempts;
+        let is_ordered = delivery.order_key.is_some();
+        let is_dead = delivery.state == DeliveryState::Dead;
+        let (delivery_id, event) = (delivery.id, delivery.event_id);
+        self.record(open.tenant.clone(), open.event_seq, delivery, open.unrecorded, attempted);
+        if is_ordered {
+            // The next one of its key may go now, or when this one has been tried for too long.
+            self.due(subscription, clock::now_ms());
+        }
+        if is_dead && !open.is_ours {
+            let about = json!({
+                "delivery": delivery_id, "event": event, "subscription": subscription, "reason": reason,
+            });
+            self.announce_dead(&open.tenant, about);
+        }
         self.follow(subscription, &open.tenant, effect, reason.as_ref());
         self.learn(subscription, &open.tenant, went, present.as_deref(), reason.as_ref());
         self.turn(subscription);
@@ -309,9 +336,10 @@ impl Dispatcher {
         event_seq: u64,
         delivery: Delivery,
         unrecorded: Option<Arc<Unrecorded>>,
+        attempted: bool,
     ) {
         let delivery = Box::new(delivery);
-        self.records.push(Record::Delivery { tenant, event_seq, delivery });
+        self.records.push(Record::Delivery { tenant, event_seq, delivery, attempted });
         self.records.extend(unrecorded.and_then(|it| it.one_recorded()));
     }
 
@@ -326,7 +354,7 @@ impl Dispatcher {
             let Some(unrecorded) = open.unrecorded.take() else { continue };
             let (tenant, delivery) = (open.tenant.clone(), open.delivery.clone());
             let event_seq = open.event_seq;
-            self.record(tenant, event_seq, delivery, Some(unrecorded));
+            self.record(tenant, event_seq, delivery, Some(unrecorded), false);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::delivery::{Attempt, Delivery, DeliveryState, Reason};
+use crate::delivery::{Attempt, AttemptDetail, Delivery, DeliveryState, Reason};
 use crate::formats::{AfterLast, Format};
 use crate::send::Outcome;
 use crate::subscription::Pace;
@@ -57,7 +57,17 @@ pub(super) fn settle(
     };
     let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     let ended_ms = at_ms + i64::from(duration_ms);
-    let attempt = Attempt { number, at_ms, duration_ms, status, answer, error: error.clone() };
+    let attempt = Attempt {
+        number,
+        at_ms,
+        duration_ms,
+        status,
+        answer,
+        error: error.clone(),
+        body: delivery.body,
+        rendering: delivery.rendering,
+        detail: AttemptDetail::default(),
+    };
     delivery.attempts = number;
     delivery.last_attempt = Some(attempt);
     delivery.reason = error.clone();
@@ -125,6 +135,8 @@ mod tests {
             earlier_attempts: 0,
             last_attempt: None,
             created_at_ms: 0,
+            order_key: None,
+            passed_over: false,
         }
     }
 

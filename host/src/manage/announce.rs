@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::clock;
-use crate::event::{Attributes, Content, Data, OPERATIONAL_PREFIX, Tenant};
+use crate::event::{Attributes, Content, Data, Event, OPERATIONAL_PREFIX, Tenant};
 use crate::json::Json;
 use crate::store::{self, NewEvent};
 
@@ -18,27 +18,51 @@ use crate::store::{self, NewEvent};
 ///
 /// The store does not take it.
 pub async fn announce(app: &App, tenant: &Tenant, what: &str, data: Value) -> store::Result<()> {
-    let now_ms = clock::now_ms();
+    let event = own_event(app, tenant, what, data);
+    let Event { id, tenant, format, content, accepted_at_ms, .. } = event;
+    let (profile, alternate_ids) = (None, Vec::new());
+    let event = NewEvent { id, tenant, format, content, profile, alternate_ids, accepted_at_ms };
+    app.store.accept(vec![event]).await.map(|_| ())
+}
+
+/// The same for what happens often: only where a subscription wants it.
+///
+/// # Errors
+///
+/// As [`announce`].
+pub async fn announce_if_wanted(
+    app: &App,
+    tenant: &Tenant,
+    what: &str,
+    data: Value,
+) -> store::Result<()> {
+    let event = own_event(app, tenant, what, Value::Null);
+    let is_wanted = !app.index().matching(&event).is_empty();
+    if is_wanted { announce(app, tenant, what, data).await } else { Ok(()) }
+}
+
+/// As it would be accepted now.
+fn own_event(app: &App, tenant: &Tenant, what: &str, data: Value) -> Event {
+    let accepted_at_ms = clock::now_ms();
     let id = Uuid::now_v7();
     let pairs = [
         ("specversion", "1.0".to_owned()),
         ("id", id.to_string()),
         ("source", "/hookyard".to_owned()),
         ("type", format!("{OPERATIONAL_PREFIX}{what}")),
-        ("time", clock::rfc3339(now_ms)),
+        ("time", clock::rfc3339(accepted_at_ms)),
         ("datacontenttype", "application/json".to_owned()),
     ];
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
     let attributes = Attributes::new(pairs).expect("these are the attributes of an event");
     let data = Some(Data::Json(Json::trusted(Bytes::from(data.to_string()))));
-    let event = NewEvent {
+    Event {
         id,
         tenant: tenant.clone(),
         format: "cloudevents",
         content: Arc::new(Content { attributes, data }),
-        profile: None,
         alternate_ids: Vec::new(),
-        accepted_at_ms: now_ms,
-    };
-    app.store.accept(vec![event]).await.map(|_| ())
+        accepted_at_ms,
+        revision: app.revision(),
+    }
 }

@@ -2,10 +2,12 @@
 //! the change, and brings the index up to date.
 
 mod announce;
+pub mod backlogs;
 pub mod keys;
 pub mod plugins;
 mod proof;
 pub mod quarantines;
+pub mod releases;
 pub mod replays;
 pub mod subscriptions;
 mod uploads;
@@ -23,7 +25,9 @@ use crate::store::StoreError;
 use crate::subscription::StepRef;
 use crate::wasm::Step;
 
-pub use announce::announce;
+pub use announce::{announce, announce_if_wanted};
+pub use backlogs::Backlogs;
+pub use releases::Releases;
 pub use uploads::{Busy, Uploads};
 
 /// How many steps of its own a subscription may have.

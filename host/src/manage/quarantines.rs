@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::announce;
 use super::plugins::roll_back;
-use crate::app::{App, Signal};
+use crate::app::App;
 use crate::clock;
 use crate::event::Tenant;
 use crate::health::Who;
@@ -149,10 +149,9 @@ async fn lift(
     subscription: &Subscription,
     why: &str,
 ) -> store::Result<()> {
-    app.store.lift_quarantine(it.subscription, clock::now_ms()).await?;
+    app.store.lift_quarantine(it.subscription).await?;
+    app.releases.begin(it.subscription);
     app.health.lift(it.subscription);
-    // Without a dispatcher there is nobody to tell.
-    let _ = app.outgoing.send(Signal::Changed(vec![it.subscription])).await;
     let mut data = about(it, subscription);
     data["why"] = json!(why);
     announce(app, &it.tenant, "plugin.recovered", data).await

@@ -237,12 +237,17 @@ async fn change(
 ) -> Result<Subscription, Refusal> {
     for _ in 0..CHANGE_AGAIN_MAX {
         let present = app.store.subscription(tenant, id).await?.ok_or(Refusal::NotFound)?;
+        let was_active = present.state == State::Active;
         let Applied { mut changed, unique, secret } = apply(app, present, &change).await?;
         changed.updated_at_ms = clock::now_ms();
         match app.store.change_subscription(changed, unique, secret).await {
             Err(StoreError::Changed) => {}
             result => {
                 let changed = result?;
+                if changed.state == State::Active && !was_active {
+                    // Before anybody knows: what comes from now on goes after what is held.
+                    app.releases.begin(id);
+                }
                 app.catch_up().await?;
                 return Ok(changed);
             }

@@ -45,7 +45,8 @@ pub(super) struct Routing {
 struct Out {
     records: Vec<Record>,
     ready: Vec<Ready>,
-    held: Vec<Uuid>,
+    /// Subscriptions with deliveries that only the store has.
+    changed: Vec<Uuid>,
 }
 
 impl Routing {
@@ -128,7 +129,8 @@ impl Routing {
                 if self.recorded.contains(&delivery.id) {
                     return;
                 }
-                out.records.push(Record::Filtered { subscription: subscription.id, at_ms });
+                let (tenant, subscription_id) = (self.event.tenant.clone(), subscription.id);
+                out.records.push(Record::Filtered { tenant, subscription: subscription_id, at_ms });
                 if self.router.is_sample(subscription.id) {
                     delivery.reason = Some(reason);
                     self.record(delivery, out);
@@ -152,7 +154,7 @@ impl Routing {
         delivery.reason = Some(Reason::new("plugin-quarantined", detail));
         self.record(delivery, out);
         // The plugin may be well by now.
-        out.held.push(subscription.id);
+        out.changed.push(subscription.id);
     }
 
     fn deliver(&self, subscription: &Subscription, part: usize, body: Body, out: &mut Out) {
@@ -162,14 +164,24 @@ impl Routing {
         let state = match self.app.subscription(subscription.id) {
             None => DeliveryState::Cancelled,
             Some(now) if now.state == State::Paused && now.catch_up => DeliveryState::Held,
+            // What is held goes before it.
+            Some(_) if self.app.releases.is_under_way(subscription.id) => DeliveryState::Held,
             Some(_) => DeliveryState::Pending,
         };
         let mut delivery = self.delivery(subscription, part, state);
         delivery.body = Some(Digest::of(&body.bytes));
-        if state == DeliveryState::Held {
-            out.held.push(subscription.id);
+        if state != DeliveryState::Cancelled {
+            let order = subscription.pace.order.as_ref();
+            delivery.order_key = order.and_then(|it| it.key.of(&self.event));
         }
-        if state != DeliveryState::Pending {
+        if state == DeliveryState::Pending && delivery.order_key.is_some() {
+            // Events are routed side by side: the store knows which one is first.
+            delivery.due_at_ms = Some(self.now_ms);
+        }
+        if state == DeliveryState::Held || delivery.due_at_ms.is_some() {
+            out.changed.push(subscription.id);
+        }
+        if state != DeliveryState::Pending || delivery.due_at_ms.is_some() {
             self.record(delivery, out);
         } else if !self.recorded.contains(&delivery.id) {
             self.unrecorded.one_more();
@@ -178,6 +190,7 @@ impl Routing {
                 event_seq: self.seq,
                 delivery,
                 body,
+                is_ours: self.event.is_ours(),
                 unrecorded: Some(Arc::clone(&self.unrecorded)),
             });
         }
@@ -197,14 +210,17 @@ impl Routing {
             attempts: 0,
             earlier_attempts: 0,
             last_attempt: None,
-            created_at_ms: self.now_ms,
+            created_at_ms: self.event.accepted_at_ms,
+            order_key: None,
+            passed_over: false,
         }
     }
 
     fn record(&self, delivery: Delivery, out: &mut Out) {
         if !self.recorded.contains(&delivery.id) {
             let (tenant, delivery) = (self.event.tenant.clone(), Box::new(delivery));
-            out.records.push(Record::Delivery { tenant, event_seq: self.seq, delivery });
+            let (event_seq, attempted) = (self.seq, false);
+            out.records.push(Record::Delivery { tenant, event_seq, delivery, attempted });
         }
     }
 
@@ -213,9 +229,9 @@ impl Routing {
             self.router.handle.block_on(self.app.store.record(out.records));
         }
         // When the dispatcher has ended, the event is routed again at the next start.
-        if !out.held.is_empty() {
-            // The subscription may have been resumed in between.
-            let _ = self.app.outgoing.blocking_send(Signal::Changed(out.held));
+        if !out.changed.is_empty() {
+            // One that was paused may have been resumed in between.
+            let _ = self.app.outgoing.blocking_send(Signal::Changed(out.changed));
         }
         if !out.ready.is_empty() {
             let _ = self.app.outgoing.blocking_send(Signal::Ready(out.ready));

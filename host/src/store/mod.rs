@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod contract;
+mod log;
 mod plugins;
 mod replays;
 mod sqlite;
@@ -16,12 +17,13 @@ use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::delivery::{Attempt, Delivery, DeliveryState};
+use crate::delivery::{Attempt, Delivery};
 use crate::event::{Content, Event, Tenant};
 use crate::plugin::Digest;
 use crate::render::Rendering;
 use crate::subscription::{SigningSecret, Subscription};
 
+pub use log::{Backlog, Claim, Counts, CountsQuery, DeliveryQuery, Due, Page, Place};
 pub use plugins::{LogEntry, LogQuery, PluginStore, Quarantine};
 pub use replays::{Replay, ReplayQuery, ReplayState, ReplayStore, Replayable};
 pub use sqlite::{Sharing, Sqlite};
@@ -78,10 +80,10 @@ pub struct Unrouted {
 /// Something that happened and that nobody waits to have written.
 #[derive(Debug)]
 pub enum Record {
-    /// What is known of a delivery by now.
-    Delivery { tenant: Tenant, event_seq: u64, delivery: Box<Delivery> },
+    /// What is known of a delivery by now. `attempted`: its newest attempt has not been recorded before.
+    Delivery { tenant: Tenant, event_seq: u64, delivery: Box<Delivery>, attempted: bool },
     /// A plugin dropped an event for a subscription.
-    Filtered { subscription: Uuid, at_ms: i64 },
+    Filtered { tenant: Tenant, subscription: Uuid, at_ms: i64 },
     /// What a plugin wrote during a run.
     Log(Box<LogEntry>),
     /// An endpoint does nothing but fail since a time, of which so many percent have been announced until
@@ -91,35 +93,11 @@ pub enum Record {
     Routed { tenant: Tenant, seq: u64 },
 }
 
-/// A delivery whose next attempt is due, with all that the attempt needs.
-#[derive(Debug)]
-pub struct Due {
-    pub tenant: Tenant,
-    pub event_seq: u64,
-    pub delivery: Delivery,
-    /// None when the event's data are no longer kept.
-    pub event: Option<Arc<Event>>,
-    pub rendering: Arc<Rendering>,
-}
-
 /// One state of a subscription and the revision at which it ended, if it did.
 #[derive(Debug)]
 pub struct SubscriptionVersion {
     pub subscription: Subscription,
     pub ended: Option<u64>,
-}
-
-/// What is looked for in the delivery log.
-#[derive(Clone, Debug, Default)]
-pub struct DeliveryQuery {
-    pub subscription: Option<Uuid>,
-    pub event: Option<Uuid>,
-    pub state: Option<DeliveryState>,
-    /// The code of the reason, of those that are held, filtered, failed or dead.
-    pub reason: Option<String>,
-    /// Only those older than this one, which [`Store::deliveries`] gave out.
-    pub before: Option<u64>,
-    pub limit: usize,
 }
 
 /// A bearer of rights.
@@ -156,6 +134,24 @@ pub struct Pruned {
     pub revision: u64,
 }
 
+/// How much is in a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Stats {
+    pub bytes: u64,
+    /// Of these, what is empty.
+    pub free_bytes: u64,
+    pub events: u64,
+    pub deliveries: u64,
+    /// Of these, what is still to be delivered.
+    pub unsettled: u64,
+    pub subscriptions: u64,
+    /// Versions of all plugins.
+    pub plugins: u64,
+    pub oldest_event_ms: Option<i64>,
+    /// Of an event whose data may still be kept.
+    pub oldest_data_ms: Option<i64>,
+}
+
 /// Called from the engine's own thread; must not wait.
 pub struct Signals {
     /// Events that have just been committed, in order.
@@ -190,13 +186,28 @@ pub trait Store: PluginStore + ReplayStore {
     async fn release_claims(&self, now_ms: i64) -> Result<()>;
 
     /// For each subscription with deliveries to come, when the next one is due.
-    async fn backlog(&self) -> Result<Vec<(Uuid, i64)>>;
+    async fn due(&self) -> Result<Vec<(Uuid, i64)>>;
 
     /// Takes deliveries that are due, oldest first. They are not given out again before they are recorded.
-    async fn claim(&self, subscription: Uuid, now_ms: i64, limit: usize) -> Result<Vec<Due>>;
+    /// Of those with the same order key only the first one is due; one that has been tried for longer than
+    /// `order_wait_ms` holds the others up no more.
+    async fn claim(
+        &self,
+        subscription: Uuid,
+        now_ms: i64,
+        limit: usize,
+        order_wait_ms: Option<i64>,
+    ) -> Result<Claim>;
 
-    /// When a subscription's next delivery is due.
-    async fn next_due(&self, subscription: Uuid) -> Result<Option<i64>>;
+    /// The subscriptions that deliveries are held for.
+    async fn holding(&self) -> Result<Vec<Uuid>>;
+
+    /// Makes the oldest deliveries due that are held for a subscription, once all that are due are gone out
+    /// and nothing keeps it from being delivered to. Answers whether there is more to come.
+    async fn release_held(&self, subscription: Uuid, limit: usize, now_ms: i64) -> Result<bool>;
+
+    /// What waits, tenant by tenant.
+    async fn backlogs(&self) -> Result<Vec<Backlog>>;
 
     /// A number that counts the tenant's subscriptions in a format, for the provider's id.
     async fn next_number(&self, tenant: &Tenant, format: &'static str) -> Result<u64>;
@@ -213,9 +224,8 @@ pub trait Store: PluginStore + ReplayStore {
         unique: Vec<String>,
     ) -> Result<Subscription>;
 
-    /// Stores a new state of the subscription whose present state has `it.revision`. When it becomes
-    /// active, what was held becomes due. None for `unique` and for `secret`, which replaces all that
-    /// there are, leaves these as they are.
+    /// Stores a new state of the subscription whose present state has `it.revision`. None for `unique` and
+    /// for `secret`, which replaces all that there are, leaves these as they are.
     ///
     /// # Errors
     ///
@@ -317,19 +327,19 @@ pub trait Store: PluginStore + ReplayStore {
     /// A rendering that something is or was made by.
     async fn rendering(&self, hash: Digest) -> Result<Option<Rendering>>;
 
-    /// The log, newest first, each with the number that continues it.
-    async fn deliveries(
-        &self,
-        tenant: &Tenant,
-        query: DeliveryQuery,
-    ) -> Result<Vec<(u64, Delivery)>>;
+    /// The log, newest first.
+    async fn deliveries(&self, tenant: &Tenant, query: DeliveryQuery) -> Result<Page>;
+
+    /// Forgets deliveries that are settled. Others, and those of events that may still be routed again, are
+    /// left out. Answers how many are gone.
+    async fn purge(&self, tenant: &Tenant, ids: Vec<Uuid>) -> Result<u64>;
 
     /// A delivery with all its attempts, oldest first.
     async fn delivery(&self, tenant: &Tenant, id: Uuid)
     -> Result<Option<(Delivery, Vec<Attempt>)>>;
 
-    /// How often plugins dropped events for a subscription.
-    async fn filtered(&self, subscription: Uuid) -> Result<u64>;
+    /// What happened, each step with when it begins, oldest first. Steps without anything are left out.
+    async fn counts(&self, tenant: &Tenant, query: CountsQuery) -> Result<Vec<(i64, Counts)>>;
 
     /// Which subscriptions have endpoints that fail: since when, and how much of the time until they are
     /// disabled has been announced, in percent.
@@ -337,6 +347,12 @@ pub trait Store: PluginStore + ReplayStore {
 
     /// Forgets some of what is older or more than wanted.
     async fn prune(&self, now_ms: i64, retention: Retention) -> Result<Pruned>;
+
+    /// How much there is. Counts all of it.
+    async fn stats(&self) -> Result<Stats>;
+
+    /// What is wrong with the store, in a sentence each. Reads all of it.
+    async fn check(&self) -> Result<Vec<String>>;
 
     /// Commits what was handed over and ends.
     async fn close(&self);

@@ -155,8 +155,8 @@ pub trait PluginStore: Send + Sync {
     /// All quarantines.
     async fn quarantines(&self) -> Result<Vec<Quarantine>>;
 
-    /// Ends a quarantine. What was held becomes due, unless the subscription is paused.
-    async fn lift_quarantine(&self, subscription: Uuid, now_ms: i64) -> Result<()>;
+    /// Ends a quarantine.
+    async fn lift_quarantine(&self, subscription: Uuid) -> Result<()>;
 
     /// The oldest delivery of a subscription that is held and was never rendered.
     async fn oldest_held(&self, subscription: Uuid) -> Result<Option<Due>>;

@@ -8,14 +8,16 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::writer::Job;
-use super::{Sqlite, access, events, log, not_written, retention, subscriptions};
+use super::{
+    Sqlite, access, counts, events, held, inspect, log, not_written, retention, search, subscriptions,
+};
 use crate::delivery::{Attempt, Delivery};
 use crate::event::{Event, Tenant};
 use crate::plugin::Digest;
 use crate::render::Rendering;
 use crate::store::{
-    Accepted, DeliveryQuery, Due, NewEvent, Pruned, Record, Result, Retention, Store,
-    SubscriptionVersion, Token, Unrouted,
+    Accepted, Backlog, Claim, Counts, CountsQuery, DeliveryQuery, NewEvent, Page, Pruned, Record, Result,
+    Retention, Stats, Store, SubscriptionVersion, Token, Unrouted,
 };
 use crate::subscription::{SigningSecret, Subscription};
 
@@ -53,25 +55,38 @@ impl Store for Sqlite {
     }
 
     async fn recorded(&self, event: &Event) -> Result<Vec<Uuid>> {
-        let (id, at_ms) = (event.id, event.accepted_at_ms);
-        self.read(move |reader| log::recorded(reader, id, at_ms)).await
+        let id = event.id;
+        self.read(move |reader| log::recorded(reader, id)).await
     }
 
     async fn release_claims(&self, now_ms: i64) -> Result<()> {
         self.write(move |writing| Ok(log::release_claims(writing.connection, now_ms)?)).await
     }
 
-    async fn backlog(&self) -> Result<Vec<(Uuid, i64)>> {
-        self.read(log::backlog).await
+    async fn due(&self) -> Result<Vec<(Uuid, i64)>> {
+        self.read(log::due).await
     }
 
-    async fn claim(&self, subscription: Uuid, now_ms: i64, limit: usize) -> Result<Vec<Due>> {
-        self.write(move |writing| Ok(log::claim(writing.connection, subscription, now_ms, limit)?))
-            .await
+    async fn claim(
+        &self,
+        subscription: Uuid,
+        now_ms: i64,
+        limit: usize,
+        order_wait_ms: Option<i64>,
+    ) -> Result<Claim> {
+        self.write(move |it| Ok(log::claim(it, subscription, now_ms, limit, order_wait_ms)?)).await
     }
 
-    async fn next_due(&self, subscription: Uuid) -> Result<Option<i64>> {
-        self.read(move |reader| log::next_due(reader, subscription)).await
+    async fn holding(&self) -> Result<Vec<Uuid>> {
+        self.read(held::all).await
+    }
+
+    async fn release_held(&self, subscription: Uuid, limit: usize, now_ms: i64) -> Result<bool> {
+        self.write(move |it| Ok(held::release(it.connection, subscription, limit, now_ms)?)).await
+    }
+
+    async fn backlogs(&self) -> Result<Vec<Backlog>> {
+        self.write(|writing| Ok(log::backlogs(writing)?)).await
     }
 
     async fn next_number(&self, tenant: &Tenant, format: &'static str) -> Result<u64> {
@@ -232,13 +247,17 @@ impl Store for Sqlite {
         self.read(move |reader| log::rendering(reader, hash)).await
     }
 
-    async fn deliveries(
-        &self,
-        tenant: &Tenant,
-        query: DeliveryQuery,
-    ) -> Result<Vec<(u64, Delivery)>> {
+    async fn deliveries(&self, tenant: &Tenant, query: DeliveryQuery) -> Result<Page> {
         let tenant = tenant.clone();
-        self.read(move |reader| log::deliveries(reader, &tenant, &query)).await
+        self.read(move |reader| search::deliveries(reader, &tenant, &query)).await
+    }
+
+    async fn purge(&self, tenant: &Tenant, ids: Vec<Uuid>) -> Result<u64> {
+        let tenant = tenant.clone();
+        self.write(move |it| {
+            Ok(search::purge(it.connection, &tenant, &ids, it.known.routed_upto_of(&tenant))?)
+        })
+        .await
     }
 
     async fn delivery(
@@ -247,11 +266,12 @@ impl Store for Sqlite {
         id: Uuid,
     ) -> Result<Option<(Delivery, Vec<Attempt>)>> {
         let tenant = tenant.clone();
-        self.read(move |reader| log::delivery(reader, &tenant, id)).await
+        self.read(move |reader| search::delivery(reader, &tenant, id)).await
     }
 
-    async fn filtered(&self, subscription: Uuid) -> Result<u64> {
-        self.read(move |reader| log::filtered(reader, subscription)).await
+    async fn counts(&self, tenant: &Tenant, query: CountsQuery) -> Result<Vec<(i64, Counts)>> {
+        let tenant = tenant.clone();
+        self.read(move |reader| counts::read(reader, &tenant, &query)).await
     }
 
     async fn failing(&self) -> Result<Vec<(Uuid, i64, u8)>> {
@@ -260,6 +280,14 @@ impl Store for Sqlite {
 
     async fn prune(&self, now_ms: i64, retention: Retention) -> Result<Pruned> {
         self.write(move |writing| Ok(retention::prune(writing, now_ms, retention)?)).await
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        self.read(inspect::stats).await
+    }
+
+    async fn check(&self) -> Result<Vec<String>> {
+        self.read(inspect::check).await
     }
 
     async fn close(&self) {

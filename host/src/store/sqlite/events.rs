@@ -42,8 +42,8 @@ pub(super) fn accept(
     let seq = known.begin(&new.tenant);
     let mut insert = connection.prepare_cached(
         "insert into events (seq, id, same, tenant, format, attributes, data_kind, data,
-                             alternate_ids, accepted_at_ms, revision)
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                             alternate_ids, accepted_at_ms, revision, type, subject)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     insert.execute(params![
         seq,
@@ -57,6 +57,8 @@ pub(super) fn accept(
         (!alternate_ids.is_empty()).then(|| to_json(&alternate_ids)),
         new.accepted_at_ms,
         known.revision,
+        new.content.attributes.event_type,
+        new.content.attributes.subject,
     ])?;
     let event = Event {
         id: new.id,

@@ -120,6 +120,17 @@ impl Known {
         first.map_or(self.next_seq, |first| *first) - 1
     }
 
+    /// Every event of the tenant up to this number is routed.
+    pub(super) fn routed_upto_of(&self, tenant: &Tenant) -> u64 {
+        let first = self.unrouted.get(tenant).and_then(|routing| routing.events.front());
+        first.map_or(self.next_seq, |first| *first) - 1
+    }
+
+    /// How many events of each tenant are not routed.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&Tenant, usize)> {
+        self.unrouted.iter().map(|(tenant, routing)| (tenant, routing.events.len()))
+    }
+
     /// The tenant's next events that are not routed, after a number.
     pub(super) fn unrouted(&self, tenant: &Tenant, after: u64, limit: usize) -> Vec<u64> {
         let Some(routing) = self.unrouted.get(tenant) else { return Vec::new() };

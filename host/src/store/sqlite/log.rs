@@ -1,22 +1,20 @@
 //! The delivery log: what became of deliveries, and which are due.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Result, Row, params, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Result, Row, params};
 use uuid::Uuid;
 
-use super::rows::{self, EVENT, broken, digest, json, json_or_null, to_json, uuid};
+use super::rows::{self, EVENT, broken, digest, digest_or_null, json, json_or_null, to_json, uuid};
 use super::writer::Writing;
-use super::{plugin_log, quarantines};
+use super::{held, order, plugin_log};
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::Tenant;
 use crate::plugin::Digest;
 use crate::render::Rendering;
-use crate::store::{DeliveryQuery, Due, Record};
-
-const MINUTE_MS: i64 = 60_000;
+use crate::store::{Backlog, Claim, Due, Record};
 
 pub(super) fn record_all(writing: &mut Writing<'_>, records: &[Record]) -> Result<()> {
     for it in records {
@@ -33,25 +31,25 @@ pub(super) fn record_all(writing: &mut Writing<'_>, records: &[Record]) -> Resul
 
 fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
     match record {
-        Record::Delivery { tenant, event_seq, delivery } => {
+        Record::Delivery { tenant, event_seq, delivery, attempted } => {
             let mut delivery = Cow::Borrowed(delivery.as_ref());
             if delivery.state == DeliveryState::Held
-                && is_active(writing.connection, delivery.subscription_id)?
-                && !quarantines::exists(writing.connection, delivery.subscription_id)?
+                && held::may_go(writing.connection, delivery.subscription_id)?
+                && !held::has_any(writing.connection, delivery.subscription_id)?
             {
-                // It was resumed, or its plugin is well again, since the delivery was found to be held.
+                // The others have gone since the delivery was found to be held.
                 let delivery = delivery.to_mut();
                 delivery.state = DeliveryState::Pending;
                 delivery.due_at_ms = Some(delivery.created_at_ms);
             }
-            record_delivery(writing.connection, tenant, *event_seq, &delivery)
+            if record_delivery(writing.connection, tenant, *event_seq, &delivery)? {
+                writing.counting.delivery(tenant, &delivery, *attempted);
+            }
+            Ok(())
         }
-        Record::Filtered { subscription, at_ms } => {
-            let mut count = writing.connection.prepare_cached(
-                "insert into filtered (subscription, minute, count) values (?, ?, 1)
-                 on conflict do update set count = count + 1",
-            )?;
-            count.execute(params![subscription.as_bytes(), at_ms / MINUTE_MS]).map(|_| ())
+        Record::Filtered { tenant, subscription, at_ms } => {
+            writing.counting.filtered(tenant, *subscription, *at_ms);
+            Ok(())
         }
         Record::Log(it) => plugin_log::add(writing.connection, it),
         Record::Failing { subscription, since } => {
@@ -64,48 +62,46 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
     }
 }
 
-fn is_active(connection: &Connection, subscription: Uuid) -> Result<bool> {
-    connection
-        .prepare_cached(
-            "select 1 from subscriptions where id = ? and ended is null and state = 'active'",
-        )?
-        .exists(params![subscription.as_bytes()])
-}
-
-/// Inserts a delivery or brings it up to date. What is delivered or dead stays so.
+/// Inserts a delivery or brings it up to date, and answers whether that has changed anything: what is
+/// settled stays as it is.
 fn record_delivery(
     connection: &Connection,
     tenant: &Tenant,
     event_seq: u64,
     it: &Delivery,
-) -> Result<()> {
+) -> Result<bool> {
     if it.attempts > 1 {
         let mut keep = connection.prepare_cached(
-            "insert or ignore into attempts (delivery, number, at_ms, duration_ms, status, answer, error)
+            "insert or ignore into attempts (delivery, number, at_ms, duration_ms, status, answer, error,
+                                             body, rendering, detail)
              select id, attempts, attempt_at_ms, attempt_duration_ms, attempt_status, attempt_answer,
-                    attempt_error
+                    attempt_error, body, rendering, attempt_detail
              from deliveries where id = ? and attempts between 1 and ? and attempt_at_ms is not null",
         )?;
         keep.execute(params![it.id.as_bytes(), it.attempts - 1])?;
     }
+    let is_new = it.order_key.is_some() && !exists(connection, it.id)?;
+    let goes = !is_new || it.state.is_settled() || order::enter(connection, it, event_seq)?;
+    let due_at_ms = it.due_at_ms.filter(|_| goes);
+    let head_since_ms = it.order_key.and(due_at_ms);
     let mut write = connection.prepare_cached(
         "insert into deliveries (id, tenant, subscription, event, event_seq, part, rendering, body,
                                  state, reason, due_at_ms, attempts, attempt_at_ms,
                                  attempt_duration_ms, attempt_status, attempt_answer, attempt_error,
-                                 created_at_ms)
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                 created_at_ms, attempt_detail, order_key, head_since_ms)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          on conflict (id) do update set
              rendering = excluded.rendering, body = excluded.body, state = excluded.state, reason = excluded.reason,
              due_at_ms = excluded.due_at_ms, attempts = excluded.attempts,
              attempt_at_ms = excluded.attempt_at_ms,
              attempt_duration_ms = excluded.attempt_duration_ms,
              attempt_status = excluded.attempt_status, attempt_answer = excluded.attempt_answer,
-             attempt_error = excluded.attempt_error
+             attempt_error = excluded.attempt_error, attempt_detail = excluded.attempt_detail
          where state in ('pending', 'retrying', 'held')
             or state = 'cancelled' and excluded.state = 'delivered'",
     )?;
     let attempt = it.last_attempt.as_ref();
-    write.execute(params![
+    let changed = write.execute(params![
         it.id.as_bytes(),
         tenant.as_str(),
         it.subscription_id.as_bytes(),
@@ -116,7 +112,7 @@ fn record_delivery(
         it.body.map(|body| body.0),
         it.state.as_str(),
         it.reason.as_ref().map(to_json),
-        it.due_at_ms,
+        due_at_ms,
         it.attempts,
         attempt.map(|attempt| attempt.at_ms),
         attempt.map(|attempt| attempt.duration_ms),
@@ -124,8 +120,21 @@ fn record_delivery(
         attempt.map(|attempt| attempt.answer.as_slice()),
         attempt.and_then(|attempt| attempt.error.as_ref()).map(to_json),
         it.created_at_ms,
+        attempt.map_or_else(|| "{}".to_owned(), |attempt| to_json(&attempt.detail)),
+        it.order_key,
+        head_since_ms,
     ])?;
-    Ok(())
+    if let Some(key) = it.order_key.filter(|_| it.state.is_settled()) {
+        let ended_ms = attempt.map_or(it.created_at_ms, |it| it.at_ms + i64::from(it.duration_ms));
+        order::promote(connection, it.subscription_id, key, ended_ms)?;
+    }
+    Ok(changed > 0)
+}
+
+fn exists(connection: &Connection, id: Uuid) -> Result<bool> {
+    connection
+        .prepare_cached("select 1 from deliveries where id = ?")?
+        .exists(params![id.as_bytes()])
 }
 
 /// The columns of [`read`], to be selected in this order.
@@ -133,11 +142,14 @@ pub(super) const DELIVERY: &str = "deliveries.id, deliveries.event, deliveries.s
      deliveries.rendering, deliveries.body, deliveries.state, deliveries.reason, \
      deliveries.due_at_ms, deliveries.attempts, deliveries.attempt_at_ms, \
      deliveries.attempt_duration_ms, deliveries.attempt_status, deliveries.attempt_answer, \
-     deliveries.attempt_error, deliveries.created_at_ms, deliveries.earlier_attempts";
-const DELIVERY_COLUMNS: usize = 17;
+     deliveries.attempt_error, deliveries.created_at_ms, deliveries.earlier_attempts, \
+     deliveries.order_key, deliveries.passed_over, deliveries.attempt_detail";
+pub(super) const DELIVERY_COLUMNS: usize = 20;
 
 pub(super) fn read(row: &Row<'_>) -> Result<Delivery> {
     let attempts = row.get(9)?;
+    let state: String = row.get(6)?;
+    let (body, rendering) = (digest_or_null(row, 5)?, digest(row, 4)?);
     let attempt_at_ms: Option<i64> = row.get(10)?;
     let last_attempt = match attempt_at_ms {
         Some(at_ms) => Some(Attempt {
@@ -147,17 +159,19 @@ pub(super) fn read(row: &Row<'_>) -> Result<Delivery> {
             status: row.get(12)?,
             answer: row.get(13)?,
             error: json_or_null(row, 14)?,
+            body,
+            rendering,
+            detail: json(row, 19)?,
         }),
         None => None,
     };
-    let state: String = row.get(6)?;
     Ok(Delivery {
         id: uuid(row, 0)?,
         event_id: uuid(row, 1)?,
         subscription_id: uuid(row, 2)?,
         part: row.get(3)?,
-        rendering: digest(row, 4)?,
-        body: row.get::<_, Option<[u8; 32]>>(5)?.map(crate::plugin::Digest),
+        rendering,
+        body,
         state: DeliveryState::parse(&state).ok_or_else(|| broken(6, state))?,
         reason: json_or_null(row, 7)?,
         due_at_ms: row.get(8)?,
@@ -165,78 +179,106 @@ pub(super) fn read(row: &Row<'_>) -> Result<Delivery> {
         last_attempt,
         created_at_ms: row.get(15)?,
         earlier_attempts: row.get(16)?,
+        order_key: row.get(17)?,
+        passed_over: row.get(18)?,
     })
 }
 
-/// An event's deliveries have its time of acceptance in their ids.
-fn ids_of(accepted_at_ms: i64) -> ([u8; 16], [u8; 16]) {
-    let millis = accepted_at_ms.unsigned_abs();
-    let first = |millis: u64| {
-        let mut id = [0; 16];
-        id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
-        id
-    };
-    (first(millis), first(millis + 1))
-}
-
-pub(super) fn recorded(
-    connection: &Connection,
-    event: Uuid,
-    accepted_at_ms: i64,
-) -> Result<Vec<Uuid>> {
-    let (from, to) = ids_of(accepted_at_ms);
-    let mut find = connection
-        .prepare_cached("select id from deliveries where id >= ? and id < ? and event = ?")?;
-    find.query_map(params![from, to, event.as_bytes()], |row| uuid(row, 0))?.collect()
+pub(super) fn recorded(connection: &Connection, event: Uuid) -> Result<Vec<Uuid>> {
+    let mut find = connection.prepare_cached(
+        "select id from deliveries indexed by deliveries_by_event
+         where event_seq = (select seq from events where id = ?)",
+    )?;
+    find.query_map(params![event.as_bytes()], |row| uuid(row, 0))?.collect()
 }
 
 pub(super) fn release_claims(connection: &Connection, now_ms: i64) -> Result<()> {
     connection.execute(
-        "update deliveries set due_at_ms = ?
-         where state in ('pending', 'retrying') and due_at_ms is null",
+        "update deliveries indexed by deliveries_out set due_at_ms = ?
+         where due_at_ms is null and (order_key is null or head_since_ms is not null)
+           and state in ('pending', 'retrying')",
         params![now_ms],
     )?;
     Ok(())
 }
 
-pub(super) fn backlog(connection: &Connection) -> Result<Vec<(Uuid, i64)>> {
+pub(super) fn due(connection: &Connection) -> Result<Vec<(Uuid, i64)>> {
+    // From one subscription to the next, however much is due for each.
     let mut all = connection.prepare(
-        "select subscription, min(due_at_ms) from deliveries indexed by deliveries_due
-         where due_at_ms is not null group by subscription",
+        "with recursive each (subscription) as (
+             select min(subscription) from deliveries where due_at_ms is not null
+             union all
+             select (select min(subscription) from deliveries
+                     where due_at_ms is not null and subscription > each.subscription)
+             from each where each.subscription is not null
+         )
+         select subscription, (select min(due_at_ms) from deliveries
+                               where deliveries.subscription = each.subscription
+                                 and due_at_ms is not null)
+         from each where subscription is not null",
     )?;
     all.query_map((), |row| Ok((uuid(row, 0)?, row.get(1)?)))?.collect()
 }
 
-pub(super) fn next_due(connection: &Connection, subscription: Uuid) -> Result<Option<i64>> {
-    let mut find = connection.prepare_cached(
-        "select min(due_at_ms) from deliveries where subscription = ? and due_at_ms is not null",
-    )?;
-    find.query_row(params![subscription.as_bytes()], |row| row.get(0))
-}
+/// How long a delivery waits for others to be routed that may have to go before it.
+const ROUTED_AGAIN_MS: i64 = 20;
 
 pub(super) fn claim(
-    connection: &Connection,
+    writing: &Writing<'_>,
     subscription: Uuid,
     now_ms: i64,
     limit: usize,
-) -> Result<Vec<Due>> {
+    order_wait_ms: Option<i64>,
+) -> Result<Claim> {
+    let connection = writing.connection;
+    let mut next_ms = None;
+    if let Some(wait_ms) = order_wait_ms {
+        order::pass_over(connection, subscription, now_ms, wait_ms)?;
+        next_ms = order::oldest_head(connection, subscription)?.map(|since_ms| since_ms + wait_ms);
+    }
     let mut find = connection.prepare_cached(&format!(
         "{} where deliveries.subscription = ? and deliveries.due_at_ms <= ?
          order by deliveries.due_at_ms, deliveries.seq limit ?",
-        due()
+        due_rows()
     ))?;
     let due = find.query_map(params![subscription.as_bytes(), now_ms, limit], read_due)?;
-    let due: Vec<Due> = due.collect::<Result<_>>()?;
+    let mut due: Vec<Due> = due.collect::<Result<_>>()?;
+    let found = due.len();
+    due.retain(|it| {
+        it.delivery.order_key.is_none() || it.event_seq <= writing.known.routed_upto_of(&it.tenant)
+    });
     let mut take =
         connection.prepare_cached("update deliveries set due_at_ms = null where id = ?")?;
     for it in &due {
         take.execute(params![it.delivery.id.as_bytes()])?;
     }
-    Ok(due)
+    let mut first = connection.prepare_cached(
+        "select min(due_at_ms) from deliveries where subscription = ? and due_at_ms is not null",
+    )?;
+    let first_ms: Option<i64> = first.query_row(params![subscription.as_bytes()], |row| row.get(0))?;
+    let least_ms = if due.len() < found { now_ms + ROUTED_AGAIN_MS } else { i64::MIN };
+    next_ms = first_ms.map(|it| it.max(least_ms)).into_iter().chain(next_ms).min();
+    Ok(Claim { due, next_ms })
+}
+
+pub(super) fn backlogs(writing: &Writing<'_>) -> Result<Vec<Backlog>> {
+    let mut find = writing.connection.prepare_cached("select tenant, deliveries from backlogs")?;
+    let found = find.query_map((), |row| Ok((rows::tenant(row, 0)?, row.get(1)?)))?;
+    let mut backlogs: HashMap<Tenant, Backlog> = HashMap::new();
+    let of = |tenant: &Tenant| Backlog { tenant: tenant.clone(), deliveries: 0, events: 0 };
+    for row in found {
+        let (tenant, deliveries): (Tenant, u64) = row?;
+        backlogs.entry(tenant.clone()).or_insert_with(|| of(&tenant)).deliveries = deliveries;
+    }
+    for (tenant, events) in writing.known.waiting() {
+        backlogs.entry(tenant.clone()).or_insert_with(|| of(tenant)).events =
+            u64::try_from(events).unwrap_or(u64::MAX);
+    }
+    Ok(backlogs.into_values().collect())
 }
 
 /// How deliveries are found that are read by [`read_due`].
-fn due() -> String {
+fn due_rows() -> String {
     format!(
         "select {DELIVERY}, deliveries.tenant, deliveries.event_seq, renderings.definition, {EVENT}
          from deliveries
@@ -260,8 +302,9 @@ fn read_due(row: &Row<'_>) -> Result<Due> {
 pub(super) fn oldest_held(connection: &Connection, subscription: Uuid) -> Result<Option<Due>> {
     let sql = format!(
         "{} where deliveries.subscription = ? and deliveries.state = 'held'
-         and deliveries.body is null order by deliveries.seq limit 1",
-        due()
+         and deliveries.state not in ('delivered', 'pending')
+         and deliveries.body is null order by deliveries.created_at_ms, deliveries.seq limit 1",
+        due_rows()
     );
     let mut find = connection.prepare_cached(&sql)?;
     find.query_row(params![subscription.as_bytes()], read_due).optional()
@@ -293,85 +336,4 @@ fn put_failing(
 pub(super) fn rendering(connection: &Connection, hash: Digest) -> Result<Option<Rendering>> {
     let sql = "select definition from renderings where hash = ?";
     connection.query_row(sql, params![hash.0], |row| json(row, 0)).optional()
-}
-
-pub(super) fn deliveries(
-    connection: &Connection,
-    tenant: &Tenant,
-    query: &DeliveryQuery,
-) -> Result<Vec<(u64, Delivery)>> {
-    let mut sql = format!("select {DELIVERY}, deliveries.seq from deliveries where tenant = ?");
-    let mut values = vec![Value::from(tenant.as_str().to_owned())];
-    if let Some(subscription) = query.subscription {
-        sql.push_str(" and subscription = ?");
-        values.push(subscription.as_bytes().to_vec().into());
-    }
-    if let Some(event) = query.event {
-        let accepted: Option<i64> = connection
-            .query_row(
-                "select accepted_at_ms from events where id = ?",
-                [event.as_bytes()],
-                |row| row.get(0),
-            )
-            .optional()?;
-        let Some(accepted) = accepted else { return Ok(Vec::new()) };
-        let (from, to) = ids_of(accepted);
-        sql.push_str(" and event = ? and id >= ? and id < ?");
-        values.push(event.as_bytes().to_vec().into());
-        values.extend([Value::from(from.to_vec()), to.to_vec().into()]);
-    }
-    if let Some(state) = query.state {
-        sql.push_str(" and state = ?");
-        values.push(state.as_str().to_owned().into());
-    }
-    if let Some(reason) = &query.reason {
-        sql.push_str(
-            " and reason ->> 'code' = ? and state in ('held', 'filtered', 'failed', 'dead')",
-        );
-        values.push(reason.clone().into());
-    }
-    if let Some(before) = query.before {
-        sql.push_str(" and seq < ?");
-        values.push(Value::Integer(i64::try_from(before).unwrap_or(i64::MAX)));
-    }
-    sql.push_str(" order by seq desc limit ?");
-    values.push(Value::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
-    let mut find = connection.prepare_cached(&sql)?;
-    let found = find
-        .query_map(params_from_iter(values), |row| Ok((row.get(DELIVERY_COLUMNS)?, read(row)?)))?;
-    found.collect()
-}
-
-pub(super) fn delivery(
-    connection: &Connection,
-    tenant: &Tenant,
-    id: Uuid,
-) -> Result<Option<(Delivery, Vec<Attempt>)>> {
-    let sql = format!("select {DELIVERY} from deliveries where id = ? and tenant = ?");
-    let delivery =
-        connection.query_row(&sql, params![id.as_bytes(), tenant.as_str()], read).optional()?;
-    let Some(delivery) = delivery else { return Ok(None) };
-    let mut earlier = connection.prepare_cached(
-        "select number, at_ms, duration_ms, status, answer, error from attempts
-         where delivery = ? order by number",
-    )?;
-    let attempts = earlier.query_map(params![id.as_bytes()], |row| {
-        Ok(Attempt {
-            number: row.get(0)?,
-            at_ms: row.get(1)?,
-            duration_ms: row.get(2)?,
-            status: row.get(3)?,
-            answer: row.get(4)?,
-            error: json_or_null(row, 5)?,
-        })
-    })?;
-    let mut attempts: Vec<Attempt> = attempts.collect::<Result<_>>()?;
-    attempts.extend(delivery.last_attempt.clone());
-    Ok(Some((delivery, attempts)))
-}
-
-pub(super) fn filtered(connection: &Connection, subscription: Uuid) -> Result<u64> {
-    let mut sum = connection
-        .prepare_cached("select coalesce(sum(count), 0) from filtered where subscription = ?")?;
-    sum.query_row(params![subscription.as_bytes()], |row| row.get(0))
 }

@@ -2,10 +2,14 @@
 
 mod access;
 mod calls;
+mod counts;
 mod events;
+mod held;
+mod inspect;
 mod known;
 mod log;
 mod open;
+mod order;
 mod plugin_calls;
 mod plugin_log;
 mod plugins;
@@ -14,6 +18,7 @@ mod replay_calls;
 mod replays;
 mod retention;
 mod rows;
+mod search;
 mod subscriptions;
 mod writer;
 

@@ -129,8 +129,8 @@ impl PluginStore for Sqlite {
         self.read(quarantines::all).await
     }
 
-    async fn lift_quarantine(&self, subscription: Uuid, now_ms: i64) -> Result<()> {
-        self.write(move |it| Ok(quarantines::lift(it.connection, subscription, now_ms)?)).await
+    async fn lift_quarantine(&self, subscription: Uuid) -> Result<()> {
+        self.write(move |it| Ok(quarantines::lift(it.connection, subscription)?)).await
     }
 
     async fn oldest_held(&self, subscription: Uuid) -> Result<Option<Due>> {

@@ -46,22 +46,10 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<Quarantine>> {
     found.collect()
 }
 
-pub(super) fn exists(connection: &Connection, subscription: Uuid) -> Result<bool> {
-    connection
-        .prepare_cached("select 1 from quarantines where subscription = ?")?
-        .exists(params![subscription.as_bytes()])
-}
-
-pub(super) fn lift(connection: &Connection, subscription: Uuid, now_ms: i64) -> Result<()> {
-    connection.execute(
+pub(super) fn lift(connection: &Connection, subscription: Uuid) -> Result<()> {
+    let lifted = connection.execute(
         "delete from quarantines where subscription = ?",
         params![subscription.as_bytes()],
-    )?;
-    connection.execute(
-        "update deliveries set state = 'pending', due_at_ms = ?2
-         where subscription = ?1 and state = 'held'
-         and exists (select 1 from subscriptions where id = ?1 and ended is null and state = 'active')",
-        params![subscription.as_bytes(), now_ms],
-    )?;
-    Ok(())
+    );
+    lifted.map(|_| ())
 }

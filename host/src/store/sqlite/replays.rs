@@ -96,7 +96,8 @@ pub(super) fn replay_these(
     }
     let mut again = connection.prepare_cached(&format!(
         "update deliveries set state = 'pending', due_at_ms = ?, reason = null,
-                               earlier_attempts = attempts, body = iif(?, null, body)
+                               earlier_attempts = attempts, body = iif(?, null, body),
+                               order_key = null, head_since_ms = null, passed_over = 0
          where seq = ? and state in ({})",
         names(&DeliveryState::SETTLED)
     ))?;

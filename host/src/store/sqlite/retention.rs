@@ -1,10 +1,11 @@
 //! Forgetting, a little at a time. What is not settled is never touched.
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
+use uuid::Uuid;
 
-use super::rows::to_json;
+use super::rows::{to_json, uuid};
 use super::writer::Writing;
-use super::{access, plugin_log};
+use super::{access, counts, order, plugin_log};
 use crate::delivery::Reason;
 use crate::store::{Pruned, Retention};
 
@@ -16,24 +17,28 @@ const PAGES_MAX: u32 = 2_000;
 pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) -> Result<Pruned> {
     let connection = writing.connection;
     let routed = writing.known.routed_upto();
-    let mut payloads_before = now_ms - retention.payloads_ms;
-    if bytes(connection)? > retention.bytes_max {
-        payloads_before = now_ms;
-    }
+    let is_too_large = bytes(connection)? > retention.bytes_max;
+    let payloads_before = if is_too_large { now_ms } else { now_ms - retention.payloads_ms };
     let attempts_before = now_ms - retention.attempts_ms;
-    let gave_up = give_up_held(connection, now_ms)?;
-    let mut more = gave_up;
-    more |= forget_payloads(connection, payloads_before, routed)?;
-    more |= forget_deliveries(connection, attempts_before)?;
-    more |= forget_events(connection, attempts_before, routed)?;
+    let mut more = give_up_held(connection, now_ms)?;
+    let more_payloads = forget_payloads(connection, payloads_before, routed)?;
+    // When all data are gone that can go, the log is what makes it too large.
+    let log_before = if is_too_large && !more_payloads { now_ms } else { attempts_before };
+    more |= more_payloads;
+    more |= forget_deliveries(connection, log_before, routed)?;
+    more |= forget_events(connection, log_before, routed)?;
     more |= plugin_log::forget(connection, now_ms - retention.payloads_ms, ROWS_MAX)?;
-    connection
-        .prepare_cached("delete from filtered where minute < ? / 60000")?
-        .execute(params![attempts_before])?;
+    more |= counts::forget(connection, attempts_before, ROWS_MAX)?;
     let revision = forget_states(connection, routed)?;
     access::prune_tokens(connection, now_ms)?;
-    connection.execute_batch(&format!("pragma incremental_vacuum({PAGES_MAX})"))?;
+    more |= give_back(connection)?;
     Ok(Pruned { more, revision })
+}
+
+/// Gives free pages back to the file system. Answers whether there are more than a little.
+fn give_back(connection: &Connection) -> Result<bool> {
+    connection.execute_batch(&format!("pragma incremental_vacuum({PAGES_MAX})"))?;
+    Ok(number(connection, "freelist_count")? > u64::from(PAGES_MAX))
 }
 
 /// For how long deliveries are held for a subscription that is paused (the page of MyPreferences on
@@ -42,14 +47,39 @@ const HELD_MAX_MS: i64 = 15 * 24 * 3_600 * 1_000;
 
 fn give_up_held(connection: &Connection, now_ms: i64) -> Result<bool> {
     let reason = Reason::new("held-too-long", "it was held for more than 15 days");
-    let given_up = connection
-        .prepare_cached(
-            "update deliveries set state = 'dead', due_at_ms = null, reason = ?
-             where seq in (select seq from deliveries
-                           where state = 'held' and created_at_ms < ? limit ?)",
-        )?
-        .execute(params![to_json(&reason), now_ms - HELD_MAX_MS, ROWS_MAX])?;
-    Ok(given_up == ROWS_MAX)
+    let mut find = connection.prepare_cached(
+        "select seq, subscription, order_key from deliveries indexed by deliveries_held
+         where state = 'held' and created_at_ms < ? limit ?",
+    )?;
+    let held = find
+        .query_map(params![now_ms - HELD_MAX_MS, ROWS_MAX], |row| {
+            Ok((row.get(0)?, uuid(row, 1)?, row.get(2)?))
+        })?
+        .collect::<Result<Vec<(i64, Uuid, Option<i64>)>>>()?;
+    for (seq, subscription, key) in &held {
+        connection
+            .prepare_cached(
+                "update deliveries set state = 'dead', due_at_ms = null, reason = ? where seq = ?",
+            )?
+            .execute(params![to_json(&reason), seq])?;
+        if let Some(key) = key {
+            order::promote(connection, *subscription, *key, now_ms)?;
+        }
+    }
+    Ok(held.len() == ROWS_MAX)
+}
+
+/// How far something has gone through all rows, once.
+fn progress(connection: &Connection, name: &str) -> Result<u64> {
+    let mut find = connection.prepare_cached("select value from meta where name = ?")?;
+    Ok(find.query_row([name], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+fn put_progress(connection: &Connection, name: &str, upto: u64) -> Result<()> {
+    connection
+        .prepare_cached("insert or replace into meta (name, value) values (?, ?)")?
+        .execute(params![name, upto])
+        .map(|_| ())
 }
 
 const NEEDED: &str = "exists (select 1 from deliveries where deliveries.event_seq = events.seq
@@ -58,10 +88,7 @@ const NEEDED: &str = "exists (select 1 from deliveries where deliveries.event_se
 /// Answers whether there is more to forget, as the next two do. Goes forward through the events, once.
 /// What is needed when it is passed goes with its event.
 fn forget_payloads(connection: &Connection, before_ms: i64, routed: u64) -> Result<bool> {
-    let done: u64 = connection
-        .query_row("select value from meta where name = 'payloads'", (), |row| row.get(0))
-        .optional()?
-        .unwrap_or(0);
+    let done = progress(connection, "payloads")?;
     let (count, last): (usize, Option<u64>) = connection
         .prepare_cached(
             "select count(*), max(seq) from
@@ -74,36 +101,64 @@ fn forget_payloads(connection: &Connection, before_ms: i64, routed: u64) -> Resu
     let Some(last) = last else { return Ok(false) };
     let sql = format!("update events set data = null where seq > ? and seq <= ? and not {NEEDED}");
     connection.prepare_cached(&sql)?.execute(params![done, last])?;
-    connection
-        .prepare_cached("insert or replace into meta (name, value) values ('payloads', ?)")?
-        .execute(params![last])?;
+    put_progress(connection, "payloads", last)?;
     Ok(count == ROWS_MAX)
 }
 
-const OLD_DELIVERIES: &str =
-    "(select seq, id, created_at_ms, state from deliveries order by seq limit ?2)
-     where created_at_ms < ?1 and state not in ('pending', 'retrying', 'held')";
+/// The next page of a table that is gone through again and again: what is still needed when it is passed is
+/// looked at when its turn comes again. None at the end of what is old enough.
+struct Old {
+    after: u64,
+    last: u64,
+    is_last_page: bool,
+}
 
-fn forget_deliveries(connection: &Connection, before_ms: i64) -> Result<bool> {
-    let attempts =
-        format!("delete from attempts where delivery in (select id from {OLD_DELIVERIES})");
-    connection.prepare_cached(&attempts)?.execute(params![before_ms, ROWS_MAX])?;
-    let deliveries =
-        format!("delete from deliveries where seq in (select seq from {OLD_DELIVERIES})");
-    let forgotten =
-        connection.prepare_cached(&deliveries)?.execute(params![before_ms, ROWS_MAX])?;
-    Ok(forgotten == ROWS_MAX)
+fn next_page(
+    connection: &Connection,
+    table: &str,
+    time: &str,
+    before_ms: i64,
+) -> Result<Option<Old>> {
+    let after = progress(connection, table)?;
+    let (count, last): (usize, Option<u64>) = connection
+        .prepare_cached(&format!(
+            "select count(*), max(seq) from
+                 (select seq, {time} from {table} where seq > ? order by seq limit ?) where {time} < ?"
+        ))?
+        .query_row(params![after, ROWS_MAX, before_ms], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let is_last_page = count < ROWS_MAX;
+    let upto = last.filter(|_| !is_last_page).unwrap_or(0);
+    if upto != after {
+        put_progress(connection, table, upto)?;
+    }
+    Ok(last.map(|last| Old { after, last, is_last_page }))
+}
+
+fn forget_deliveries(connection: &Connection, before_ms: i64, routed: u64) -> Result<bool> {
+    let page = next_page(connection, "deliveries", "created_at_ms", before_ms)?;
+    let Some(page) = page else { return Ok(false) };
+    for sql in [
+        "delete from attempts where delivery in
+             (select id from deliveries where seq > ?1 and seq <= ?2 and created_at_ms < ?3
+              and event_seq <= ?4 and state not in ('pending', 'retrying', 'held'))",
+        "delete from deliveries where seq > ?1 and seq <= ?2 and created_at_ms < ?3
+              and event_seq <= ?4 and state not in ('pending', 'retrying', 'held')",
+    ] {
+        let values = params![page.after, page.last, before_ms, routed];
+        connection.prepare_cached(sql)?.execute(values)?;
+    }
+    Ok(!page.is_last_page)
 }
 
 fn forget_events(connection: &Connection, before_ms: i64, routed: u64) -> Result<bool> {
+    let page = next_page(connection, "events", "accepted_at_ms", before_ms)?;
+    let Some(page) = page else { return Ok(false) };
     let sql = format!(
-        "delete from events where seq in
-             (select seq from (select seq, accepted_at_ms from events order by seq limit ?)
-              where accepted_at_ms < ? and seq <= ?) and not {NEEDED}"
+        "delete from events where seq > ? and seq <= ? and accepted_at_ms < ? and seq <= ? and not {NEEDED}"
     );
-    let forgotten =
-        connection.prepare_cached(&sql)?.execute(params![ROWS_MAX, before_ms, routed])?;
-    Ok(forgotten == ROWS_MAX)
+    let values = params![page.after, page.last, before_ms, routed];
+    connection.prepare_cached(&sql)?.execute(values)?;
+    Ok(!page.is_last_page)
 }
 
 /// Ended states of subscriptions that no unrouted event can ask for. Answers with the revision of the
@@ -123,8 +178,10 @@ fn forget_states(connection: &Connection, routed: u64) -> Result<u64> {
 }
 
 fn bytes(connection: &Connection) -> Result<u64> {
-    let number = |pragma: &str| {
-        connection.query_one(&format!("pragma {pragma}"), (), |row| row.get::<_, u64>(0))
-    };
-    Ok((number("page_count")? - number("freelist_count")?) * number("page_size")?)
+    let used = number(connection, "page_count")? - number(connection, "freelist_count")?;
+    Ok(used * number(connection, "page_size")?)
+}
+
+pub(super) fn number(connection: &Connection, pragma: &str) -> Result<u64> {
+    connection.query_one(&format!("pragma {pragma}"), (), |row| row.get(0))
 }

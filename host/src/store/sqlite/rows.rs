@@ -26,6 +26,10 @@ pub(super) fn digest(row: &Row<'_>, column: usize) -> Result<Digest> {
     row.get(column).map(Digest)
 }
 
+pub(super) fn digest_or_null(row: &Row<'_>, column: usize) -> Result<Option<Digest>> {
+    row.get::<_, Option<[u8; 32]>>(column).map(|it| it.map(Digest))
+}
+
 pub(super) fn tenant(row: &Row<'_>, column: usize) -> Result<Tenant> {
     let name: String = row.get(column)?;
     Tenant::new(&name).map_err(|err| broken(column, err.to_string()))

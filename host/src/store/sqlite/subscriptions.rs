@@ -67,15 +67,21 @@ pub(super) fn change(
         insert_secret(writing, it.id, &secret, it.updated_at_ms)?;
         it.secrets = vec![secret];
     }
-    if it.state == State::Active {
-        connection.execute(
-            "update deliveries set state = 'pending', due_at_ms = ?1
-             where subscription = ?2 and state = 'held'
-             and not exists (select 1 from quarantines where subscription = ?2)",
-            params![it.updated_at_ms, it.id.as_bytes()],
-        )?;
-    }
     Ok(it)
+}
+
+/// The subscriptions of a tenant whose URL begins so.
+pub(super) fn by_url(
+    connection: &Connection,
+    tenant: &Tenant,
+    beginning: &str,
+    limit: usize,
+) -> Result<Vec<Uuid>> {
+    let mut find = connection.prepare_cached(
+        "select id from subscriptions indexed by subscriptions_by_url
+         where tenant = ?1 and url >= ?2 and url < ?2 || char(1114111) and ended is null limit ?3",
+    )?;
+    find.query_map(params![tenant.as_str(), beginning, limit], |row| uuid(row, 0))?.collect()
 }
 
 pub(super) fn delete(
@@ -94,11 +100,22 @@ pub(super) fn delete(
     connection.execute("delete from secrets where subscription = ?", params![id.as_bytes()])?;
     connection.execute("delete from quarantines where subscription = ?", params![id.as_bytes()])?;
     connection.execute("delete from failing where subscription = ?", params![id.as_bytes()])?;
-    connection.execute(
-        "update deliveries set state = 'cancelled', due_at_ms = null
-         where subscription = ? and state in ('pending', 'retrying', 'held')",
-        params![id.as_bytes()],
-    )?;
+    // Each of these goes along an index.
+    for unsettled in [
+        "due_at_ms is not null",
+        "due_at_ms is null and (order_key is null or head_since_ms is not null)
+         and state in ('pending', 'retrying')",
+        "order_key is not null and state in ('pending', 'retrying', 'held')",
+        "state = 'held' and state not in ('delivered', 'pending')",
+    ] {
+        connection.execute(
+            &format!(
+                "update deliveries set state = 'cancelled', due_at_ms = null
+                 where subscription = ? and {unsettled}"
+            ),
+            params![id.as_bytes()],
+        )?;
+    }
     Ok(it)
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::counts::Counting;
 use super::known::Known;
 use super::open::Lock;
 use super::{events, log};
@@ -56,6 +57,7 @@ pub(super) struct Writing<'a> {
     pub(super) connection: &'a Connection,
     pub(super) key: &'a ServerKey,
     pub(super) known: &'a mut Known,
+    pub(super) counting: Counting,
     /// Tokens have changed, as they can in other processes.
     pub(super) tokens_changed: bool,
     accepted: Vec<Unrouted>,
@@ -131,6 +133,7 @@ impl Writer {
             connection: &self.connection,
             key: &self.key,
             known: &mut self.known,
+            counting: Counting::default(),
             tokens_changed: false,
             accepted: Vec::new(),
             finishes: Vec::new(),
@@ -155,6 +158,7 @@ impl Writer {
                 }
             }
             writing.known.save_routed(writing.connection)?;
+            writing.counting.save(writing.connection)?;
             writing.connection.execute_batch("commit")
         })();
         let Writing { accepted, finishes, tokens_changed, .. } = writing;
@@ -211,7 +215,9 @@ impl Writing<'_> {
         let accepted: rusqlite::Result<Vec<_>> = events
             .into_iter()
             .map(|it| {
+                let (tenant, at_ms) = (it.tenant.clone(), it.accepted_at_ms);
                 let (accepted, unrouted) = events::accept(self.connection, self.known, it)?;
+                self.counting.event(&tenant, at_ms, accepted.duplicate);
                 self.accepted.extend(unrouted);
                 Ok(accepted)
             })

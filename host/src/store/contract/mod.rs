@@ -1,5 +1,7 @@
 //! What every engine has to keep to, whatever it is made of.
 
+mod log;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::delivery::{Reason, delivery_id};
+use crate::delivery::{AttemptDetail, DeliveryState, Reason, delivery_id};
 use crate::event::{Attributes, Data};
 use crate::json::Json;
 use crate::plugin::{LogLevel, LogLine};
@@ -52,11 +54,21 @@ impl Fresh {
         self.store.unrouted(&tenant(), 0, 10).await.unwrap()
     }
 
-    async fn record(&self, it: &Unrouted, state: DeliveryState, due_at_ms: Option<i64>) {
-        let delivery = Box::new(delivery(&it.event, state, due_at_ms));
-        let record = Record::Delivery { tenant: tenant(), event_seq: it.seq, delivery };
+    async fn put(&self, it: &Unrouted, delivery: Box<Delivery>) {
+        let attempted = delivery.last_attempt.is_some();
+        let (tenant, event_seq) = (tenant(), it.seq);
+        let record = Record::Delivery { tenant, event_seq, delivery, attempted };
         self.store.record(vec![record]).await;
         self.store.flush().await;
+    }
+
+    async fn claim(&self, now_ms: i64) -> Vec<Due> {
+        self.store.claim(SUBSCRIPTION, now_ms, 10, None).await.unwrap().due
+    }
+
+    async fn record(&self, it: &Unrouted, state: DeliveryState, due_at_ms: Option<i64>) {
+        let delivery = Box::new(delivery(&it.event, state, due_at_ms));
+        self.put(it, delivery).await;
     }
 }
 
@@ -128,6 +140,8 @@ fn delivery(event: &Event, state: DeliveryState, due_at_ms: Option<i64>) -> Deli
         earlier_attempts: 0,
         last_attempt: None,
         created_at_ms: event.accepted_at_ms,
+        order_key: None,
+        passed_over: false,
     }
 }
 
@@ -211,20 +225,20 @@ async fn a_delivery_that_is_due_is_given_out_once() {
     it.accept("1").await;
     let unrouted = it.only_unrouted().await.remove(0);
     it.record(&unrouted, DeliveryState::Pending, Some(50)).await;
-    assert_eq!(it.store.backlog().await.unwrap(), [(SUBSCRIPTION, 50)]);
-    assert!(it.store.claim(SUBSCRIPTION, 49, 10).await.unwrap().is_empty());
-    let due = it.store.claim(SUBSCRIPTION, 50, 10).await.unwrap();
+    assert_eq!(it.store.due().await.unwrap(), [(SUBSCRIPTION, 50)]);
+    assert!(it.claim(49).await.is_empty());
+    let due = it.claim(50).await;
     assert_eq!(due[0].event.as_ref().unwrap().id, unrouted.event.id);
     assert_eq!(due[0].rendering.format, "cloudevents");
-    assert!(it.store.claim(SUBSCRIPTION, 60, 10).await.unwrap().is_empty());
+    assert!(it.claim(60).await.is_empty());
 
     // Whoever had it has ended.
     let it = it.reopen().await;
     it.store.release_claims(70).await.unwrap();
-    assert_eq!(it.store.claim(SUBSCRIPTION, 70, 10).await.unwrap().len(), 1);
+    assert_eq!(it.claim(70).await.len(), 1);
     it.record(&unrouted, DeliveryState::Delivered, None).await;
     it.store.release_claims(80).await.unwrap();
-    assert!(it.store.backlog().await.unwrap().is_empty());
+    assert!(it.store.due().await.unwrap().is_empty());
     assert_eq!(it.store.recorded(&unrouted.event).await.unwrap().len(), 1);
 }
 
@@ -251,9 +265,9 @@ async fn what_is_not_settled_is_not_forgotten() {
     assert!(!is_there(waiting[1].event.id).await);
     assert_eq!(it.only_unrouted().await.len(), 1);
     let all = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
-    let left = it.store.deliveries(&tenant(), all).await.unwrap();
+    let left = it.store.deliveries(&tenant(), all).await.unwrap().deliveries;
     assert_eq!(left.len(), 1);
-    assert_eq!(left[0].1.state, DeliveryState::Retrying);
+    assert_eq!(left[0].state, DeliveryState::Retrying);
 }
 
 #[tokio::test]
@@ -268,7 +282,7 @@ async fn what_is_held_too_long_is_given_up() {
     let state = async |now_ms| {
         it.store.prune(now_ms, keep).await.unwrap();
         let all = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
-        let found = it.store.deliveries(&tenant(), all).await.unwrap().remove(0).1;
+        let found = it.store.deliveries(&tenant(), all).await.unwrap().deliveries.remove(0);
         (found.state, found.reason.map(|it| it.code))
     };
     assert_eq!(state(THEN_MS + 15 * DAY_MS).await, (DeliveryState::Held, None));
@@ -332,11 +346,12 @@ async fn what_a_quarantine_holds_becomes_due_when_it_ends() {
     assert_eq!(it.store.quarantines().await.unwrap(), [probed]);
     let oldest = it.store.oldest_held(SUBSCRIPTION).await.unwrap().unwrap();
     assert_eq!(oldest.event.unwrap().content.attributes.id, "1");
-    assert_eq!(it.store.next_due(SUBSCRIPTION).await.unwrap(), None);
-    it.store.lift_quarantine(SUBSCRIPTION, 40).await.unwrap();
+    assert_eq!(it.store.due().await.unwrap(), []);
+    it.store.lift_quarantine(SUBSCRIPTION).await.unwrap();
     assert_eq!(it.store.quarantines().await.unwrap(), []);
+    assert!(it.store.release_held(SUBSCRIPTION, 10, 40).await.unwrap());
     assert!(it.store.oldest_held(SUBSCRIPTION).await.unwrap().is_none());
-    assert_eq!(it.store.claim(SUBSCRIPTION, 40, 10).await.unwrap().len(), 2);
+    assert_eq!(it.claim(40).await.len(), 2);
 }
 
 #[tokio::test]

@@ -1,0 +1,89 @@
+//! Deliveries that are held, because their subscription is paused or its plugin fails, and how they go out
+//! again: in order, a page at a time, before any that come later.
+
+use rusqlite::{Connection, Result, params};
+use uuid::Uuid;
+
+use super::order;
+use super::rows::uuid;
+
+/// Whether nothing keeps a subscription from being delivered to.
+pub(super) fn may_go(connection: &Connection, subscription: Uuid) -> Result<bool> {
+    connection
+        .prepare_cached(
+            "select 1 from subscriptions where id = ?1 and ended is null and state = 'active'
+             and not exists (select 1 from quarantines where subscription = ?1)",
+        )?
+        .exists(params![subscription.as_bytes()])
+}
+
+pub(super) fn has_any(connection: &Connection, subscription: Uuid) -> Result<bool> {
+    connection
+        .prepare_cached(
+            "select 1 from deliveries indexed by deliveries_by_subscription_state
+             where subscription = ? and state = 'held' and state not in ('delivered', 'pending')",
+        )?
+        .exists(params![subscription.as_bytes()])
+}
+
+/// The subscriptions that deliveries are held for.
+pub(super) fn all(connection: &Connection) -> Result<Vec<Uuid>> {
+    let mut all = connection.prepare(
+        "with recursive each (subscription) as (
+             select min(subscription) from deliveries where state not in ('delivered', 'pending')
+             union all
+             select (select min(subscription) from deliveries
+                     where state not in ('delivered', 'pending')
+                       and subscription > each.subscription)
+             from each where each.subscription is not null
+         )
+         select subscription from each where subscription is not null",
+    )?;
+    let others: Vec<Uuid> = all.query_map((), |row| uuid(row, 0))?.collect::<Result<_>>()?;
+    let mut held = Vec::new();
+    for it in others {
+        if has_any(connection, it)? {
+            held.push(it);
+        }
+    }
+    Ok(held)
+}
+
+/// See [`crate::store::Store::release_held`].
+pub(super) fn release(
+    connection: &Connection,
+    subscription: Uuid,
+    limit: usize,
+    now_ms: i64,
+) -> Result<bool> {
+    if !may_go(connection, subscription)? {
+        return Ok(false);
+    }
+    let some_are_due = connection
+        .prepare_cached("select 1 from deliveries where subscription = ? and due_at_ms <= ?")?
+        .exists(params![subscription.as_bytes(), now_ms])?;
+    if some_are_due {
+        return Ok(true);
+    }
+    let mut find = connection.prepare_cached(
+        "select seq, order_key from deliveries indexed by deliveries_by_subscription_state
+         where subscription = ? and state = 'held' and state not in ('delivered', 'pending')
+         order by created_at_ms, seq limit ?",
+    )?;
+    let held = find
+        .query_map(params![subscription.as_bytes(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<Vec<(i64, Option<i64>)>>>()?;
+    for (seq, key) in &held {
+        connection
+            .prepare_cached(
+                "update deliveries set state = 'pending', head_since_ms = null,
+                     due_at_ms = iif(order_key is null or passed_over = 1, ?, null)
+                 where seq = ?",
+            )?
+            .execute(params![now_ms, seq])?;
+        if let Some(key) = key {
+            order::promote(connection, subscription, *key, now_ms)?;
+        }
+    }
+    Ok(!held.is_empty())
+}
