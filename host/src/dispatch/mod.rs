@@ -14,6 +14,7 @@ mod fetch;
 mod flow;
 mod lane;
 mod pace;
+mod set_back;
 mod settle;
 
 use std::collections::{HashMap, VecDeque};
@@ -41,6 +42,7 @@ use failing::{Failing, Since};
 use flow::Gate;
 use lane::{Lane, Open};
 use pace::Pace;
+use set_back::Watch;
 use settle::settle;
 
 /// How long a first attempt may take before its delivery is recorded as pending.
@@ -60,6 +62,7 @@ pub struct Dispatcher {
     /// Lanes with something to send, in the order of their turns.
     turns: VecDeque<Uuid>,
     alarms: Alarms,
+    watch: Watch,
     pace: Pace,
     failing: Failing,
     /// Deliveries that the store does not know yet, by their age.
@@ -88,6 +91,7 @@ impl Dispatcher {
             bytes: 0,
             turns: VecDeque::new(),
             alarms: Alarms::default(),
+            watch: Watch::new(),
             pace: Pace::default(),
             failing: Failing::default(),
             unrecorded: VecDeque::new(),
@@ -126,6 +130,7 @@ impl Dispatcher {
                 Some(claimed) = self.claims.join_next() => self.claimed(claimed),
                 () = sleep_until(next) => {}
             }
+            self.follow_the_clock().await;
             while let Some(ended) = self.attempts.try_join_next_with_id() {
                 self.ended(ended);
             }
@@ -286,6 +291,8 @@ impl Dispatcher {
         let pace = present.as_ref().map(|it| &it.pace);
         let jitter = rand::rng().random_range(-1.0..=1.0);
         let Attempted { outcome, at_ms, duration } = attempted;
+        // The clock may have been set back since it began.
+        let at_ms = at_ms.min(clock::now_ms() - i64::try_from(duration.as_millis()).unwrap_or(0));
         let went = effects::went(format, &outcome);
         let (mut delivery, effect) =
             settle(format, pace, open.delivery, outcome, at_ms, duration, jitter);

@@ -199,6 +199,14 @@ pub(super) fn release_claims(connection: &Connection, now_ms: i64) -> Result<()>
     Ok(())
 }
 
+pub(super) fn set_back(connection: &Connection, now_ms: i64, by_ms: i64) -> Result<()> {
+    connection.execute(
+        "update deliveries set due_at_ms = due_at_ms - ? where due_at_ms > ?",
+        params![by_ms, now_ms],
+    )?;
+    Ok(())
+}
+
 pub(super) fn backlog(connection: &Connection) -> Result<Vec<(Uuid, i64)>> {
     let mut all = connection.prepare(
         "select subscription, min(due_at_ms) from deliveries indexed by deliveries_due
