@@ -1,6 +1,6 @@
 # Each line calls cargo or a script. `make demo` and `make test` set up what they need by themselves.
 
-.PHONY: setup run demo test test-languages plugin-tour bench-wasm lint ci
+.PHONY: setup run demo test fault test-languages plugin-tour bench-wasm lint ci
 
 setup: ## Install what is missing: a C compiler, Rust, the wasm32 target
 	@scripts/setup
@@ -18,6 +18,10 @@ demo: setup ## Show a router at work
 test: ## Run all tests
 	@scripts/setup test
 	@scripts/test
+
+fault: ## Do to a router what may happen to one, and print what each fault has come to
+	@scripts/setup test
+	@scripts/fault
 
 test-languages: ## Take a plugin in each language from nothing to a delivery; loads compilers and libraries
 	@scripts/setup languages

@@ -8,11 +8,11 @@ mod accept; // publishing: modes, checks, limits, duplicates
 mod access; // tokens, scopes and tenants
 mod adding; // the guide on adding a format
 mod commands; // what commands do without a router
-mod crash; // kill -9 under load, and stops
+mod crash; // how a process starts and ends
 mod deliver; // attempts, retries, endpoints that misbehave
+mod fault; // faults, each with what it costs
 mod flow; // endpoints that take little, or nothing for a while
 mod formats; // the providers' APIs, case by case
-mod full_disk; // a store that cannot write
 mod health; // what plugins write and take, and when they are held back
 mod hostile; // files and guests that want to do harm
 mod languages; // plugins in every language, from nothing to a delivery

@@ -17,6 +17,7 @@
 //! - `publication`: an event as it is sent to us
 //! - `store`: what is kept; `secret`: the server's key
 //! - `event`, `subscription`, `delivery`, `plugin`: the nouns; `json`: JSON that stays text; `clock`
+//! - `fault`: where a test has the process killed
 
 pub mod api;
 pub mod app;
@@ -28,6 +29,7 @@ pub mod dispatch;
 pub mod dns;
 pub mod egress;
 pub mod event;
+mod fault;
 pub mod formats;
 pub mod health;
 pub mod index;

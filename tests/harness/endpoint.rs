@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -23,6 +23,8 @@ pub(crate) struct Receipt {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// What it was answered with.
+    pub(crate) status: u16,
 }
 
 impl Receipt {
@@ -63,6 +65,8 @@ pub(crate) struct Endpoint {
     consent: Arc<Mutex<Consent>>,
     refusals: Arc<Mutex<Refusals>>,
     task: JoinHandle<()>,
+    /// Dropped when it is to end.
+    open: Option<oneshot::Sender<()>>,
 }
 
 /// Answers of 500, of which no delivery gets more than one.
@@ -97,8 +101,11 @@ impl Endpoint {
             refusals: Arc::clone(&refusals),
         };
         let router = Router::new().fallback(take).with_state(Arc::new(shared));
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Endpoint { address, receipts, replies, consent, refusals, task }
+        let (open, closed) = oneshot::channel::<()>();
+        let closed = async move { _ = closed.await };
+        let serve = axum::serve(listener, router).with_graceful_shutdown(closed);
+        let task = tokio::spawn(async move { serve.await.unwrap() });
+        Endpoint { address, receipts, replies, consent, refusals, task, open: Some(open) }
     }
 
     /// Does with each connection what the test says.
@@ -116,7 +123,14 @@ impl Endpoint {
         });
         let refusals = Arc::default();
         let (replies, consent) = (Arc::default(), Arc::default());
-        Endpoint { address, receipts, replies, consent, refusals, task }
+        Endpoint { address, receipts, replies, consent, refusals, task, open: None }
+    }
+
+    /// Ends like a server that is stopped: what it has begun is answered, its connections are closed, and
+    /// nothing listens any more.
+    pub(crate) async fn stop(&mut self) {
+        self.open = None;
+        (&mut self.task).await.unwrap();
     }
 
     /// The next requests are answered like this, one after the other; then 200 again.
@@ -198,21 +212,26 @@ async fn take(
     if let Some(answer) = consent(&shared, &method, &body) {
         return answer;
     }
-    let receipt = Receipt { path: uri.path().to_owned(), headers, body };
-    let id = receipt.header("webhook-id").to_owned();
+    let id = headers.get("webhook-id").map(|it| it.to_str().unwrap().to_owned());
+    let (status, more) = shared.reply(id.unwrap_or_default());
+    let receipt = Receipt { path: uri.path().to_owned(), headers, body, status };
     // The test may have ended.
     let _ = shared.tell.send(receipt);
-    let mut refusals = shared.refusals.lock().unwrap();
-    if refusals.left > 0 && refusals.refused.insert(id) {
-        refusals.left -= 1;
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    }
-    drop(refusals);
-    let reply = shared.replies.lock().unwrap().pop_front();
-    let (status, headers) = reply.unwrap_or((200, vec![]));
     let mut response = StatusCode::from_u16(status).unwrap().into_response();
-    for (name, value) in headers {
+    for (name, value) in more {
         response.headers_mut().insert(name, value.parse().unwrap());
     }
     response
+}
+
+impl Shared {
+    fn reply(&self, delivery: String) -> Reply {
+        let mut refusals = self.refusals.lock().unwrap();
+        if refusals.left > 0 && refusals.refused.insert(delivery) {
+            refusals.left -= 1;
+            return (500, vec![]);
+        }
+        drop(refusals);
+        self.replies.lock().unwrap().pop_front().unwrap_or((200, vec![]))
+    }
 }

@@ -3,11 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
-use super::{Client, root};
+use super::{Client, PATIENCE, root};
 
 pub(crate) struct Process {
     child: Child,
@@ -31,6 +33,14 @@ pub(crate) fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_hookyard")
 }
 
+/// What starts a router on a store, with as few files as a shell gives.
+pub(crate) fn serve_command(store: &Path) -> Command {
+    let mut command = command("sh");
+    command.args(["-c", "ulimit -S -n 1024 && exec \"$@\"", "sh", binary(), "serve"]);
+    command.args(["--store", &format!("sqlite:{}", store.display())]);
+    command
+}
+
 /// A token for a tenant, made by the command.
 pub(crate) fn token(store: &Path, tenant: &str) -> String {
     let mut command = command(binary());
@@ -45,28 +55,48 @@ pub(crate) fn token(store: &Path, tenant: &str) -> String {
 impl Process {
     /// Starts a router on a store, and waits until it listens.
     pub(crate) fn serve(store: &Path) -> Process {
-        let mut command = command(binary());
-        command.args(["serve", "--store", &format!("sqlite:{}", store.display())]);
-        Process::start(command)
+        Process::start(serve_command(store))
     }
 
     /// Starts a command that ends up as a router.
-    pub(crate) fn start(mut command: Command) -> Process {
+    pub(crate) fn start(command: Command) -> Process {
+        Process::try_start(command).expect("the router says where it listens")
+    }
+
+    /// The same, of one that may end before it listens.
+    pub(crate) fn try_start(mut command: Command) -> Result<Process, ExitStatus> {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines.next().expect("the router says where it listens").unwrap();
+        let Some(line) = lines.next() else { return Err(child.wait().unwrap()) };
+        let line = line.unwrap();
         let base = line.strip_prefix("hookyard listens on ").unwrap().to_owned();
         // What it may print later has to go somewhere.
         std::thread::spawn(move || lines.for_each(drop));
-        Process { child, base }
+        Ok(Process { child, base })
     }
 
     pub(crate) fn client(&self, token: &str) -> Client {
         Client::new(self.base.clone(), Some(token.to_owned()))
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+    /// What the kernel says of its memory.
+    pub(crate) fn bytes(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|it| it.starts_with(field)).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib << 10
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn dies(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "it lives");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// `kill -9`

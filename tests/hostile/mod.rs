@@ -69,16 +69,8 @@ impl Victim {
             "name": "healthy", "url": victim.healthy.url("/"), "filters": [{"type": "*"}],
         });
         victim.client.post("/v1/subscriptions", &body).await.expect(201);
-        victim.bytes_at_start = victim.bytes("VmRSS");
+        victim.bytes_at_start = victim.router.bytes("VmRSS");
         victim
-    }
-
-    /// What the kernel says of the memory of the process.
-    fn bytes(&self, field: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.router.id())).unwrap();
-        let line = status.lines().find(|it| it.starts_with(field)).unwrap();
-        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kib << 10
     }
 
     /// Uploads a file, and says what has become of it: `accepted`, or the code of the refusal.
@@ -131,7 +123,7 @@ impl Victim {
         self.publish(json!("last")).await;
         let stderr = fs::read_to_string(self.folder.path().join("stderr")).unwrap();
         assert!(!stderr.contains("panicked"), "{stderr}");
-        let (before, most) = (self.bytes_at_start >> 20, self.bytes("VmHWM") >> 20);
+        let (before, most) = (self.bytes_at_start >> 20, self.router.bytes("VmHWM") >> 20);
         assert!(
             most < before + (GROWTH_BYTES_MAX >> 20),
             "it has grown from {before} to {most} MiB"

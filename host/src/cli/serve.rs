@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::print::say;
@@ -22,6 +23,7 @@ impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let settings = self.settings.with_file(self.config.as_deref())?.settle();
         telemetry::start(&settings)?;
+        raise_file_limit();
         // Asked for before anything is opened, so that no signal is missed.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -40,4 +42,12 @@ impl Serve {
         }
         Ok(())
     }
+}
+
+/// Every request that is out has a file, and a shell gives a process far fewer of them than the system
+/// would: 1,024 as a rule.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where the system refuses what it has offered, it stays as it was.
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).ok();
 }

@@ -32,7 +32,9 @@ pub(super) async fn attempt(
     let at_ms = clock::now_ms();
     match request(&app, &subscription, delivery, event, body).await {
         Ok(request) => {
+            crate::fault::point("sending");
             let (outcome, duration) = app.sender.send(request).await;
+            crate::fault::point("answered");
             Attempted { at_ms, duration, outcome }
         }
         Err(reason) => {

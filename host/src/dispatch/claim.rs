@@ -55,6 +55,7 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
             return claimed;
         }
     };
+    crate::fault::point("claimed");
     for mut it in due {
         let (tenant, event_seq) = (it.tenant.clone(), it.event_seq);
         let is_ours = it.event.as_ref().is_some_and(|it| it.is_ours());

@@ -159,6 +159,22 @@ impl Flow {
         self.breaker == Breaker::Closed && (is_past || !has_failed)
     }
 
+    /// Until when it gets nothing.
+    pub(super) fn shut_until_ms(&self) -> Option<i64> {
+        match self.breaker {
+            Breaker::Open { until_ms } => Some(until_ms),
+            Breaker::Closed | Breaker::Trying => None,
+        }
+    }
+
+    /// The clock was set back.
+    pub(super) fn set_back(&mut self, by_ms: i64) {
+        self.newest -= by_ms.div_euclid(PART_MS);
+        if let Breaker::Open { until_ms } = &mut self.breaker {
+            *until_ms -= by_ms;
+        }
+    }
+
     fn fails_mostly(&self) -> bool {
         let (attempts, failures) = self
             .parts
@@ -227,6 +243,17 @@ mod tests {
         assert_eq!(end(&mut flow, Went::Well, 0, 123_000), Change::Recovers);
         assert_eq!(flow.gate(0, 123_000), Gate::Go);
         assert_eq!(end(&mut flow, Went::Badly, 0, 124_000), Change::None, "the past is forgotten");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_shuts_nothing_for_longer() {
+        let mut flow = Flow::default();
+        for _ in 0..10 {
+            end(&mut flow, Went::Badly, 0, 7_200_000);
+        }
+        flow.set_back(3_600_000);
+        assert_eq!(flow.shut_until_ms(), Some(3_630_000));
+        assert_eq!([flow.gate(0, 3_630_000), flow.gate(1, 3_630_000)], [Gate::Go, Gate::Enough]);
     }
 
     #[test]

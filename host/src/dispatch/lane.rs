@@ -63,6 +63,14 @@ impl Lane {
         is_first
     }
 
+    /// The clock was set back.
+    pub(super) fn set_back(&mut self, by_ms: i64) {
+        self.next_due_ms = self.next_due_ms.map(|due| due - by_ms);
+        self.rests_until_ms -= by_ms;
+        self.forgets_ms -= by_ms;
+        self.flow.set_back(by_ms);
+    }
+
     /// There is nothing to send, now or at a time that is known.
     pub(super) fn is_idle(&self) -> bool {
         self.has_nothing()

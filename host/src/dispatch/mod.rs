@@ -14,6 +14,7 @@ mod fetch;
 mod flow;
 mod lane;
 mod pace;
+mod set_back;
 mod settle;
 mod turns;
 
@@ -43,6 +44,7 @@ use failing::{Failing, Since};
 use flow::Gate;
 use lane::{Lane, Open};
 use pace::Pace;
+use set_back::Watch;
 use settle::settle;
 use turns::{Room, Turns};
 
@@ -63,6 +65,7 @@ pub struct Dispatcher {
     /// Lanes with something to send.
     turns: Turns,
     alarms: Alarms,
+    watch: Watch,
     pace: Pace,
     failing: Failing,
     /// Deliveries that the store does not know yet, by their age.
@@ -91,6 +94,7 @@ impl Dispatcher {
             bytes: 0,
             turns: Turns::default(),
             alarms: Alarms::default(),
+            watch: Watch::new(),
             pace: Pace::default(),
             failing: Failing::default(),
             unrecorded: VecDeque::new(),
@@ -129,6 +133,7 @@ impl Dispatcher {
                 Some(claimed) = self.claims.join_next() => self.claimed(claimed),
                 () = sleep_until(next) => {}
             }
+            self.follow_the_clock().await;
             while let Some(ended) = self.attempts.try_join_next_with_id() {
                 self.ended(ended);
             }
@@ -298,6 +303,8 @@ impl Dispatcher {
         let pace = present.as_ref().map(|it| &it.pace);
         let jitter = rand::rng().random_range(-1.0..=1.0);
         let Attempted { outcome, at_ms, duration } = attempted;
+        // The clock may have been set back since it began.
+        let at_ms = at_ms.min(clock::now_ms() - i64::try_from(duration.as_millis()).unwrap_or(0));
         let went = effects::went(format, &outcome);
         let open_attempts = open.delivery.attempts;
         let (mut delivery, effect) =

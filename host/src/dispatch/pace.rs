@@ -18,6 +18,11 @@ struct Cycle {
 }
 
 impl Pace {
+    /// The clock was set back.
+    pub(super) fn set_back(&mut self, by_ms: i64) {
+        self.cycles.values_mut().for_each(|it| it.ends_ms -= by_ms);
+    }
+
     /// Counts one delivery of an account.
     ///
     /// # Errors

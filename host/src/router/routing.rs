@@ -225,6 +225,7 @@ impl Routing {
     }
 
     fn hand_over(&self, out: Out) {
+        crate::fault::point("rendered");
         if !out.records.is_empty() {
             self.router.handle.block_on(self.app.store.record(out.records));
         }

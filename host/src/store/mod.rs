@@ -185,6 +185,10 @@ pub trait Store: PluginStore + ReplayStore {
     /// Makes everything due that was being attempted when the process ended. Once, at start.
     async fn release_claims(&self, now_ms: i64) -> Result<()>;
 
+    /// The clock was set back, and it is this time now: what waits for a later one waits for one that is
+    /// sooner by as much.
+    async fn set_back(&self, now_ms: i64, by_ms: i64) -> Result<()>;
+
     /// For each subscription with deliveries to come, when the next one is due.
     async fn due(&self) -> Result<Vec<(Uuid, i64)>>;
 

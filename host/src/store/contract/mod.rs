@@ -232,6 +232,13 @@ async fn a_delivery_that_is_due_is_given_out_once() {
     assert_eq!(due[0].rendering.format, "cloudevents");
     assert!(it.claim(60).await.is_empty());
 
+    // A clock that is set back makes no wait longer.
+    it.record(&unrouted, DeliveryState::Retrying, Some(1_000)).await;
+    it.store.set_back(500, 100).await.unwrap();
+    it.store.set_back(900, 100).await.unwrap();
+    assert_eq!(it.store.backlog().await.unwrap(), [(SUBSCRIPTION, 900)]);
+    assert_eq!(it.store.claim(SUBSCRIPTION, 900, 10).await.unwrap().len(), 1);
+
     // Whoever had it has ended.
     let it = it.reopen().await;
     it.store.release_claims(70).await.unwrap();

@@ -63,6 +63,10 @@ impl Store for Sqlite {
         self.write(move |writing| Ok(log::release_claims(writing.connection, now_ms)?)).await
     }
 
+    async fn set_back(&self, now_ms: i64, by_ms: i64) -> Result<()> {
+        self.write(move |writing| Ok(log::set_back(writing.connection, now_ms, by_ms)?)).await
+    }
+
     async fn due(&self) -> Result<Vec<(Uuid, i64)>> {
         self.read(log::due).await
     }

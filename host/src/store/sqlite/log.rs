@@ -202,6 +202,17 @@ pub(super) fn release_claims(connection: &Connection, now_ms: i64) -> Result<()>
     Ok(())
 }
 
+/// What waits for a time waits no longer for it because the clock was set back.
+pub(super) fn set_back(connection: &Connection, now_ms: i64, by_ms: i64) -> Result<()> {
+    connection.execute(
+        "update deliveries set due_at_ms = due_at_ms - iif(due_at_ms > ?2, ?1, 0),
+                               head_since_ms = head_since_ms - iif(head_since_ms > ?2, ?1, 0)
+         where due_at_ms > ?2 or head_since_ms > ?2",
+        params![by_ms, now_ms],
+    )?;
+    Ok(())
+}
+
 pub(super) fn due(connection: &Connection) -> Result<Vec<(Uuid, i64)>> {
     // From one subscription to the next, however much is due for each.
     let mut all = connection.prepare(

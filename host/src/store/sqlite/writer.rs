@@ -159,11 +159,13 @@ impl Writer {
             }
             writing.known.save_routed(writing.connection)?;
             writing.counting.save(writing.connection)?;
+            crate::fault::point(if writing.accepted.is_empty() { "recording" } else { "inserted" });
             writing.connection.execute_batch("commit")
         })();
         let Writing { accepted, finishes, tokens_changed, .. } = writing;
         match result {
             Ok(()) => {
+                crate::fault::point(if accepted.is_empty() { "recorded" } else { "committed" });
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the store can write again");
                 }
