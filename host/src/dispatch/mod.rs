@@ -30,7 +30,7 @@ use crate::app::{App, Ready, Signal, Unrecorded};
 use crate::clock;
 use crate::delivery::{Delivery, DeliveryState, Reason};
 use crate::event::Tenant;
-use crate::send::Outcome;
+use crate::send::{Outcome, Sent};
 use crate::store::Record;
 use crate::subscription::{State, Subscription};
 use alarms::Alarms;
@@ -272,7 +272,7 @@ impl Dispatcher {
                 tracing::error!(%err, "an attempt panicked");
                 let outcome = Outcome::Unreachable(Reason::new("internal", "a bug of the router"));
                 let at_ms = clock::now_ms();
-                (err.id(), Attempted { at_ms, duration: Duration::ZERO, outcome })
+                (err.id(), Attempted { at_ms, sent: Sent::nothing(outcome) })
             }
         };
         let id = self.in_flight.remove(&task).expect("an attempt is for a delivery");
@@ -285,7 +285,7 @@ impl Dispatcher {
         let format = self.app.format(present.as_ref().map_or("cloudevents", |it| it.format));
         let pace = present.as_ref().map(|it| &it.pace);
         let jitter = rand::rng().random_range(-1.0..=1.0);
-        let Attempted { outcome, at_ms, duration } = attempted;
+        let Attempted { at_ms, sent: Sent { outcome, took: duration, .. } } = attempted;
         let went = effects::went(format, &outcome);
         let (mut delivery, effect) =
             settle(format, pace, open.delivery, outcome, at_ms, duration, jitter);
