@@ -339,7 +339,11 @@ async fn a_test_event_goes_all_the_way_and_shows_everything() {
     assert_eq!((&request["status"], &request["success"]), (&json!(503), &json!(false)));
     assert_eq!(request["body"].as_str().unwrap().as_bytes(), receipt.body);
     assert_eq!(receipt.json()["data"], json!({"a": 1}));
-    assert_eq!(request["headers"]["webhook-signature"], receipt.header("webhook-signature"));
+    for name in ["webhook-signature", "host", "content-type", "user-agent"] {
+        assert_eq!(request["headers"][name], receipt.header(name), "{name}");
+    }
+    let phases: Vec<_> = request["phases"].as_object().unwrap().keys().collect();
+    assert_eq!(phases, ["connect_us", "first_byte_us"], "the URL has an address in it");
     assert_eq!(shown["runs"][0]["fault"], Value::Null);
     // Without an event, there is a sample.
     let shown = yard.client.post(&path, &json!({})).await.expect(200);

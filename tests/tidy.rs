@@ -36,8 +36,11 @@ fn an_outside_crate_is_named_in_its_own_room() {
     let rooms = [
         ("axum", &["host/src/api/"][..]),
         ("jsonschema", &["host/src/schemas.rs"]),
-        ("reqwest", &["host/src/send.rs", "host/src/egress.rs", "host/src/cli/client.rs"]),
-        ("hyper", &["host/src/send.rs"]),
+        ("reqwest", &["host/src/cli/client.rs"]),
+        ("hyper", &["host/src/send/"]),
+        ("hyper_util", &["host/src/send/"]),
+        ("rustls", &["host/src/send/"]),
+        ("tokio_rustls", &["host/src/send/"]),
         ("rusqlite", &["host/src/store/sqlite/"]),
         ("wasmtime", &["host/src/wasm/"]),
         ("wasmparser", &["host/src/wasm/"]),

@@ -87,6 +87,8 @@ pub struct Ready {
     pub body: Body,
     /// It is about an event of our own.
     pub is_ours: bool,
+    /// What the plugins took to make the body, in microseconds; none where none ran.
+    pub plugins_us: Option<u32>,
     /// None when the store has the delivery already.
     pub unrecorded: Option<Arc<Unrecorded>>,
 }

@@ -3,11 +3,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::timeout;
 use url::{Host, Url};
 
@@ -55,6 +53,15 @@ pub struct Egress {
 )]
 pub struct Denied(IpAddr);
 
+/// A name has no address that may be connected to.
+#[derive(Debug, thiserror::Error)]
+pub enum Unresolved {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
+    Unknown(#[from] io::Error),
+}
+
 impl Egress {
     /// `allowed` are networks that may be reached though they are not public.
     pub fn new(endpoints: Endpoints, allowed: Vec<IpNet>) -> Egress {
@@ -91,18 +98,27 @@ impl Egress {
         !self.denied_v4.iter().any(|net| net.contains(&address))
     }
 
-    /// Checks an address that stands in the URL itself, where nothing is resolved.
+    /// Checks an address that stands in a URL itself, where nothing is resolved.
     ///
     /// # Errors
     ///
     /// It may not be connected to.
-    pub fn check_literal(&self, url: &Url) -> Result<(), Denied> {
-        let address = match url.host() {
-            Some(Host::Ipv4(it)) => IpAddr::V4(it),
-            Some(Host::Ipv6(it)) => IpAddr::V6(it),
-            Some(Host::Domain(_)) | None => return Ok(()),
-        };
+    pub fn check_address(&self, address: IpAddr) -> Result<(), Denied> {
         if self.allows(address) { Ok(()) } else { Err(Denied(address)) }
+    }
+
+    /// The addresses of a name that may be connected to: one at least.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub async fn resolve(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, Unresolved> {
+        let allowed = self.choose(tokio::net::lookup_host((name, port)).await?)?;
+        if allowed.is_empty() {
+            let err = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            return Err(err.into());
+        }
+        Ok(allowed)
     }
 
     /// Checks an endpoint when it is given: scheme, credentials, and where its name leads. A name that
@@ -120,22 +136,23 @@ impl Egress {
         if !url.username().is_empty() || url.password().is_some() {
             return wrong("must not have a user name or a password in it".to_owned());
         }
-        if let Err(denied) = self.check_literal(url) {
+        let port = url.port_or_known_default().unwrap_or(443);
+        let checked = match url.host() {
+            Some(Host::Ipv4(it)) => self.check_address(it.into()),
+            Some(Host::Ipv6(it)) => self.check_address(it.into()),
+            Some(Host::Domain(name)) => match timeout(LOOK_UP, self.resolve(name, port)).await {
+                Ok(Err(Unresolved::Denied(denied))) => Err(denied),
+                Ok(Ok(_) | Err(Unresolved::Unknown(_))) | Err(_) => Ok(()),
+            },
+            None => Ok(()),
+        };
+        if let Err(denied) = checked {
             return wrong(denied.to_string());
-        }
-        if let Some(Host::Domain(name)) = url.host() {
-            let port = url.port_or_known_default().unwrap_or(443);
-            let look_up = timeout(LOOK_UP, tokio::net::lookup_host((name, port)));
-            if let Ok(Ok(addresses)) = look_up.await
-                && let Err(denied) = self.choose(addresses)
-            {
-                return wrong(denied.to_string());
-            }
         }
         Ok(())
     }
 
-    /// The addresses of a name that may be connected to.
+    /// Those that may be connected to; an error where all that there are may not.
     fn choose(
         &self,
         addresses: impl Iterator<Item = SocketAddr>,
@@ -162,24 +179,6 @@ fn nat64(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let well_known = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
     let (prefix, v4) = octets.split_at(12);
     (prefix == well_known).then(|| Ipv4Addr::new(v4[0], v4[1], v4[2], v4[3]))
-}
-
-/// Resolves names for deliveries, and gives out only what may be connected to.
-pub struct Resolver(pub Arc<Egress>);
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let egress = Arc::clone(&self.0);
-        Box::pin(async move {
-            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed = egress.choose(addresses)?;
-            if allowed.is_empty() {
-                let err = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-                return Err(err.into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
 }
 
 #[cfg(test)]

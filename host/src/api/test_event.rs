@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::formats::{Format, Refusal};
 use crate::render::{self, Rendered, render};
 use crate::schemas;
-use crate::send::{Outcome, Request};
+use crate::send::{Outcome, Phases, Sent};
 use crate::subscription::Subscription;
 use crate::trial;
 use crate::wasm::StepRun;
@@ -147,29 +147,36 @@ async fn request(
     let text = String::from_utf8_lossy(&body.bytes).into_owned();
     match dispatch::request(app, subscription, delivery, event.id, body).await {
         Ok(request) => {
+            let url = request.url.clone();
+            let sent = app.sender.send(request).await;
             let mut shown = json!({
-                "url": request.url.as_str(),
-                "headers": shown_headers(&request),
+                "url": url.as_str(),
+                "headers": headers(&sent),
                 "body": text,
+                "duration_ms": sent.took.as_millis(),
+                "phases": phases(&sent.phases),
             });
-            let (outcome, duration) = app.sender.send(request).await;
-            shown["duration_ms"] = json!(duration.as_millis());
-            add_outcome(&mut shown, format, outcome);
+            add_outcome(&mut shown, format, sent.outcome);
             shown
         }
         Err(reason) => json!({"body": text, "success": false, "error": reason}),
     }
 }
 
-/// The headers, but for what would let somebody in.
-fn shown_headers(request: &Request) -> Map<String, Value> {
-    let own = [(header::CONTENT_TYPE, request.content_type.to_owned())];
-    let all = own.into_iter().chain(request.headers.iter().cloned());
-    all.map(|(name, value)| {
-        let value = if name == header::AUTHORIZATION { "(not shown)".to_owned() } else { value };
-        (name.to_string(), value.into())
-    })
-    .collect()
+fn headers(sent: &Sent) -> Map<String, Value> {
+    sent.headers.iter().map(|(name, value)| (name.to_string(), json!(value))).collect()
+}
+
+/// In microseconds; what was not needed or not come to is left out.
+fn phases(it: &Phases) -> Map<String, Value> {
+    let all = [
+        ("dns_us", it.dns),
+        ("connect_us", it.connect),
+        ("tls_us", it.tls),
+        ("first_byte_us", it.first_byte),
+    ];
+    let taken = all.into_iter().filter_map(|(name, it)| Some((name, it?.as_micros())));
+    taken.map(|(name, us)| (name.to_owned(), json!(us))).collect()
 }
 
 fn add_outcome(shown: &mut Value, format: &dyn Format, outcome: Outcome) {

@@ -1,7 +1,6 @@
 //! One attempt: signs afresh and sends.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -11,15 +10,14 @@ use crate::delivery::Reason;
 use crate::keys;
 use crate::manage;
 use crate::render::Body;
-use crate::send::{Outcome, Request};
+use crate::send::{Outcome, Request, Sent};
 use crate::sign::Unsigned;
 use crate::subscription::Subscription;
 
 /// What came of an attempt.
 pub(super) struct Attempted {
     pub(super) at_ms: i64,
-    pub(super) duration: Duration,
-    pub(super) outcome: Outcome,
+    pub(super) sent: Sent,
 }
 
 pub(super) async fn attempt(
@@ -30,17 +28,16 @@ pub(super) async fn attempt(
     body: Body,
 ) -> Attempted {
     let at_ms = clock::now_ms();
-    match request(&app, &subscription, delivery, event, body).await {
+    let sent = match request(&app, &subscription, delivery, event, body).await {
         Ok(request) => {
             crate::fault::point("sending");
-            let (outcome, duration) = app.sender.send(request).await;
+            let sent = app.sender.send(request).await;
             crate::fault::point("answered");
-            Attempted { at_ms, duration, outcome }
+            sent
         }
-        Err(reason) => {
-            Attempted { at_ms, duration: Duration::ZERO, outcome: Outcome::NotSent(reason) }
-        }
-    }
+        Err(reason) => Sent::nothing(Outcome::NotSent(reason)),
+    };
+    Attempted { at_ms, sent }
 }
 
 /// The request for a delivery, signed now.

@@ -13,7 +13,7 @@ use crate::health::Who;
 use crate::plugin::Digest;
 use crate::render::{Body, Rendered, Rendering, render};
 use crate::store::{Claim, Due, Record};
-use crate::wasm::{Fault, StepRun};
+use crate::wasm::{self, Fault, StepRun};
 
 /// What a claim comes to.
 pub(super) struct Claimed {
@@ -73,14 +73,22 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
             Some(_) => make_again(&app, it, &mut claimed.records).await,
         };
         match made {
-            Ok(Made { delivery, body, others }) => {
+            Ok(Made { delivery, body, others, plugins_us }) => {
                 // The other parts are known to the store before the first one is sent.
                 claimed.records.extend(others.into_iter().map(|delivery| {
                     let (tenant, delivery) = (tenant.clone(), Box::new(delivery));
                     Record::Delivery { tenant, event_seq, delivery, attempted: false }
                 }));
                 let unrecorded = None;
-                claimed.ready.push(Ready { tenant, event_seq, delivery, body, is_ours, unrecorded });
+                claimed.ready.push(Ready {
+                    tenant,
+                    event_seq,
+                    delivery,
+                    body,
+                    is_ours,
+                    plugins_us,
+                    unrecorded,
+                });
             }
             Err(delivery) => {
                 let attempted = false;
@@ -122,6 +130,8 @@ struct Made {
     body: Body,
     /// The other parts of the event, where it has just been rendered for the first time.
     others: Vec<Delivery>,
+    /// What the plugins took, in microseconds; none where none ran.
+    plugins_us: Option<u32>,
 }
 
 /// The delivery with its body, or as it has to be recorded without one.
@@ -141,8 +151,10 @@ async fn make_again(
         return failed(delivery, reason);
     };
     let rendered = render_on_worker(app, &due.tenant, Arc::clone(&event), due.rendering).await;
+    let mut plugins_us = None;
     let rendered = match rendered {
         Some(Ok((rendered, runs))) => {
+            plugins_us = wasm::time_us(&runs);
             let (tenant, subscription) = (&due.tenant, delivery.subscription_id);
             let who = Who { tenant, subscription, event: event.id };
             let lines = app.count_runs(who, &rendered, runs).await;
@@ -169,7 +181,7 @@ async fn make_again(
                 Some(_) => Vec::new(),
             };
             let body = bodies.swap_remove(part);
-            Ok(Made { delivery, body, others })
+            Ok(Made { delivery, body, others, plugins_us })
         }
         Some(Ok(Rendered::Bodies(_))) => {
             failed(delivery, Reason::new("body-changed", "the event has no such part any more"))

@@ -91,5 +91,7 @@ pub(super) struct Open {
     pub(super) size: usize,
     /// It is about an event of our own.
     pub(super) is_ours: bool,
+    /// What the plugins took to make its body, in microseconds.
+    pub(super) plugins_us: Option<u32>,
     pub(super) unrecorded: Option<Arc<Unrecorded>>,
 }

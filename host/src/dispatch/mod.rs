@@ -33,7 +33,7 @@ use crate::app::{App, Ready, Signal, Unrecorded};
 use crate::clock;
 use crate::delivery::{Delivery, DeliveryState, Reason};
 use crate::event::Tenant;
-use crate::send::Outcome;
+use crate::send::{Outcome, Sent};
 use crate::store::Record;
 use crate::subscription::{State, Subscription};
 use alarms::Alarms;
@@ -206,6 +206,7 @@ impl Dispatcher {
             size: 0,
             unrecorded: it.unrecorded,
             is_ours: it.is_ours,
+            plugins_us: it.plugins_us,
         };
         self.open.insert(id, open);
         if is_full {
@@ -288,7 +289,7 @@ impl Dispatcher {
                 tracing::error!(%err, "an attempt panicked");
                 let outcome = Outcome::Unreachable(Reason::new("internal", "a bug of the router"));
                 let at_ms = clock::now_ms();
-                (err.id(), Attempted { at_ms, duration: Duration::ZERO, outcome })
+                (err.id(), Attempted { at_ms, sent: Sent::nothing(outcome) })
             }
         };
         let id = self.in_flight.remove(&task).expect("an attempt is for a delivery");
@@ -302,13 +303,14 @@ impl Dispatcher {
         let format = self.app.format(present.as_ref().map_or("cloudevents", |it| it.format));
         let pace = present.as_ref().map(|it| &it.pace);
         let jitter = rand::rng().random_range(-1.0..=1.0);
-        let Attempted { outcome, at_ms, duration } = attempted;
+        let Attempted { at_ms, sent } = attempted;
         // The clock may have been set back since it began.
-        let at_ms = at_ms.min(clock::now_ms() - i64::try_from(duration.as_millis()).unwrap_or(0));
-        let went = effects::went(format, &outcome);
+        let took_ms = i64::try_from(sent.took.as_millis()).unwrap_or(0);
+        let at_ms = at_ms.min(clock::now_ms() - took_ms);
+        let went = effects::went(format, &sent.outcome);
         let open_attempts = open.delivery.attempts;
         let (mut delivery, effect) =
-            settle(format, pace, open.delivery, outcome, at_ms, duration, jitter);
+            settle(format, pace, open.delivery, at_ms, sent, open.plugins_us, jitter);
         if present.is_none() && delivery.state == DeliveryState::Retrying {
             (delivery.state, delivery.due_at_ms) = (DeliveryState::Cancelled, None);
         }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::delivery::{Attempt, AttemptDetail, Delivery, DeliveryState, Reason};
 use crate::formats::{AfterLast, Format};
-use crate::send::Outcome;
+use crate::send::{Outcome, Phases, Sent};
 use crate::subscription::Pace;
 
 /// An endpoint may ask for patience, but not for longer than this.
@@ -32,11 +34,12 @@ pub(super) fn settle(
     format: &dyn Format,
     pace: Option<&Pace>,
     mut delivery: Delivery,
-    outcome: Outcome,
     at_ms: i64,
-    duration: Duration,
+    sent: Sent,
+    plugins_us: Option<u32>,
     jitter: f64,
 ) -> (Delivery, Effect) {
+    let Sent { outcome, took, phases, headers } = sent;
     let policy = format.policy();
     let number = delivery.attempts + 1;
     let (status, retry_after, answer, error) = match outcome {
@@ -55,7 +58,7 @@ pub(super) fn settle(
             return (delivery, Effect::None);
         }
     };
-    let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    let duration_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
     let ended_ms = at_ms + i64::from(duration_ms);
     let attempt = Attempt {
         number,
@@ -66,7 +69,7 @@ pub(super) fn settle(
         error: error.clone(),
         body: delivery.body,
         rendering: delivery.rendering,
-        detail: AttemptDetail::default(),
+        detail: detail(phases, headers, plugins_us),
     };
     delivery.attempts = number;
     delivery.last_attempt = Some(attempt);
@@ -112,6 +115,22 @@ pub(super) fn settle(
     (delivery, Effect::None)
 }
 
+fn detail(
+    phases: Phases,
+    headers: Vec<(HeaderName, String)>,
+    plugins_us: Option<u32>,
+) -> AttemptDetail {
+    let us = |it: Option<Duration>| it.map(|it| u32::try_from(it.as_micros()).unwrap_or(u32::MAX));
+    AttemptDetail {
+        dns_us: us(phases.dns),
+        connect_us: us(phases.connect),
+        tls_us: us(phases.tls),
+        first_byte_us: us(phases.first_byte),
+        plugins_us,
+        headers: headers.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -145,6 +164,10 @@ mod tests {
         Outcome::Answered { status, retry_after, answer: vec![] }
     }
 
+    fn sent(outcome: Outcome, took: Duration) -> Sent {
+        Sent { took, ..Sent::nothing(outcome) }
+    }
+
     fn unreachable() -> Outcome {
         Outcome::Unreachable(Reason::code("reset"))
     }
@@ -160,7 +183,7 @@ mod tests {
     ) {
         let took = Duration::from_millis(500);
         let (after, followed) =
-            settle(&CloudEvents, None, delivery(before), outcome, 1_000, took, jitter);
+            settle(&CloudEvents, None, delivery(before), 1_000, sent(outcome, took), None, jitter);
         assert_eq!(after.state, state);
         assert_eq!(after.due_at_ms.map(|due| (due - 1_500) / 1_000), seconds);
         assert_eq!(followed, effect);
@@ -201,7 +224,7 @@ mod tests {
         let after = |before, pace: &Pace| {
             let (failed, took) = (answered(500, None), Duration::ZERO);
             let (after, _) =
-                settle(&CloudEvents, Some(pace), delivery(before), failed, 0, took, 0.0);
+                settle(&CloudEvents, Some(pace), delivery(before), 0, sent(failed, took), None, 0.0);
             (after.state, after.due_at_ms)
         };
         assert_eq!(after(0, &pace), (DeliveryState::Retrying, Some(7_000)));
@@ -216,7 +239,7 @@ mod tests {
     fn what_was_not_sent_is_no_attempt() {
         let outcome = Outcome::NotSent(Reason::code("no-key"));
         let (after, effect) =
-            settle(&CloudEvents, None, delivery(3), outcome, 1_000, Duration::ZERO, 0.0);
+            settle(&CloudEvents, None, delivery(3), 1_000, Sent::nothing(outcome), None, 0.0);
         assert_eq!((after.attempts, after.due_at_ms), (3, Some(6_000)));
         assert_eq!((after.state, effect), (DeliveryState::Pending, Effect::None));
     }

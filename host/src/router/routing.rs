@@ -16,7 +16,7 @@ use crate::plugin::Digest;
 use crate::render::{Body, Rendered, render};
 use crate::store::{Quarantine, Record, Unrouted};
 use crate::subscription::{State, Subscription};
-use crate::wasm::StepRun;
+use crate::wasm::{self, StepRun};
 
 /// How long a worker stays with one event. Then others have their turn.
 const TURN: Duration = Duration::from_millis(10);
@@ -34,7 +34,7 @@ pub(super) struct Routing {
     recorded: HashSet<Uuid>,
     remaining: std::vec::IntoIter<Arc<Subscription>>,
     /// What is the same for several subscriptions.
-    rendered: HashMap<Digest, Rendered>,
+    rendered: HashMap<Digest, (Rendered, Option<u32>)>,
     /// Holds the event until all of its deliveries are counted.
     unrecorded: Arc<Unrecorded>,
     now_ms: i64,
@@ -100,8 +100,9 @@ impl Routing {
         // Only what does not depend on the subscription can be the same for others.
         let shared = subscription.rendering.addressee.is_none();
         let known = self.rendered.get(&subscription.rendering_hash).cloned();
-        let rendered = known.unwrap_or_else(|| {
+        let (rendered, plugins_us) = known.unwrap_or_else(|| {
             let (rendered, runs) = render_patiently(&self.app, &self.event, subscription);
+            let plugins_us = wasm::time_us(&runs);
             if !runs.is_empty() {
                 let tenant = &self.event.tenant;
                 let who = Who { tenant, subscription: subscription.id, event: self.event.id };
@@ -110,9 +111,10 @@ impl Routing {
                 out.records.extend(lines.map(|it| Record::Log(Box::new(it))));
             }
             if shared {
-                self.rendered.insert(subscription.rendering_hash, rendered.clone());
+                let rendered = (rendered.clone(), plugins_us);
+                self.rendered.insert(subscription.rendering_hash, rendered);
             }
-            rendered
+            (rendered, plugins_us)
         });
         let format = self.app.format(subscription.format);
         let shadows = &self.app.shadows;
@@ -120,7 +122,7 @@ impl Routing {
         match rendered {
             Rendered::Bodies(bodies) => {
                 for (part, body) in bodies.into_iter().enumerate() {
-                    self.deliver(subscription, part, body, out);
+                    self.deliver(subscription, part, body, plugins_us, out);
                 }
             }
             Rendered::Filtered(reason) => {
@@ -157,7 +159,14 @@ impl Routing {
         out.changed.push(subscription.id);
     }
 
-    fn deliver(&self, subscription: &Subscription, part: usize, body: Body, out: &mut Out) {
+    fn deliver(
+        &self,
+        subscription: &Subscription,
+        part: usize,
+        body: Body,
+        plugins_us: Option<u32>,
+        out: &mut Out,
+    ) {
         let part = u16::try_from(part).expect("an event has few parts");
         // The event is for whoever wanted it when it was accepted; what becomes of the delivery is for
         // the subscription as it is now.
@@ -191,6 +200,7 @@ impl Routing {
                 delivery,
                 body,
                 is_ours: self.event.is_ours(),
+                plugins_us,
                 unrecorded: Some(Arc::clone(&self.unrecorded)),
             });
         }

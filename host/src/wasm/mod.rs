@@ -46,7 +46,7 @@ use run::Loaded;
 pub use compiler::serve_one;
 pub use compiler::{Budget, Compiler};
 pub use engine::{Limits, Purpose};
-pub use pipeline::{Addressee, Outcome, Ran, Step, StepRun};
+pub use pipeline::{Addressee, Outcome, Ran, Step, StepRun, time_us};
 use standard::JAVASCRIPT;
 pub use standard::STANDARD_PLUGINS;
 

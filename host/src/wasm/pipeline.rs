@@ -67,6 +67,12 @@ pub struct StepRun {
     pub fault: Option<&'static str>,
 }
 
+/// What runs took together, in microseconds; none where there were none.
+pub fn time_us(runs: &[StepRun]) -> Option<u32> {
+    let time: Duration = runs.iter().map(|run| run.time).sum();
+    (!runs.is_empty()).then(|| u32::try_from(time.as_micros()).unwrap_or(u32::MAX))
+}
+
 /// All the runs of a pipeline on one event.
 #[derive(Debug)]
 pub struct Ran {

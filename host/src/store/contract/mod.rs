@@ -236,8 +236,8 @@ async fn a_delivery_that_is_due_is_given_out_once() {
     it.record(&unrouted, DeliveryState::Retrying, Some(1_000)).await;
     it.store.set_back(500, 100).await.unwrap();
     it.store.set_back(900, 100).await.unwrap();
-    assert_eq!(it.store.backlog().await.unwrap(), [(SUBSCRIPTION, 900)]);
-    assert_eq!(it.store.claim(SUBSCRIPTION, 900, 10).await.unwrap().len(), 1);
+    assert_eq!(it.store.due().await.unwrap(), [(SUBSCRIPTION, 900)]);
+    assert_eq!(it.claim(900).await.len(), 1);
 
     // Whoever had it has ended.
     let it = it.reopen().await;
