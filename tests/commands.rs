@@ -149,3 +149,38 @@ fn a_source_file_is_not_pushed() {
          uploads what it has built\n"
     );
 }
+
+#[test]
+fn a_store_is_shown_pruned_and_found_to_be_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| hookyard(folder.path(), arguments).output().unwrap();
+    let missing = run(&["store", "stats"]);
+    assert!(!missing.status.success());
+    assert!(said(&missing).contains("there is no store `hookyard.sqlite`"), "{}", said(&missing));
+    assert!(!folder.path().join("hookyard.sqlite").exists());
+
+    run(&["token", "create", "--scopes", "admin"]);
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let output = run(arguments);
+        assert!(output.status.success(), "{}", said(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let stats = json(&["store", "stats", "--json"]);
+    assert_eq!((&stats["events"], &stats["unsettled"]), (&0.into(), &0.into()));
+    assert_eq!(stats["bytes"], fs::metadata(folder.path().join("hookyard.sqlite")).unwrap().len());
+    let pruned = json(&["store", "prune", "--json", "--retention-payload-days", "0"]);
+    assert_eq!(pruned["events"], 0);
+    assert_eq!(said(&run(&["store", "check"])), "the store is sound\n");
+
+    // A delivery of nothing.
+    let file = rusqlite::Connection::open(folder.path().join("hookyard.sqlite")).unwrap();
+    file.execute_batch(
+        "insert into deliveries (id, tenant, subscription, event, event_seq, part, rendering, state,
+                                 attempts, created_at_ms)
+         values (x'01', 'acme', x'02', x'03', 7, 0, x'04', 'pending', 0, 0)",
+    )
+    .unwrap();
+    let check = run(&["store", "check"]);
+    assert_eq!(check.status.code(), Some(1));
+    assert!(said(&check).contains("1 deliveries that are not settled and whose event is gone"));
+}

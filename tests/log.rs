@@ -171,3 +171,28 @@ async fn publishers_wait_while_too_much_waits_already() {
     }
     assert_eq!(endpoint.next().await.json()["data"], "again");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_says_what_was_sent_and_where_its_time_has_gone() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let steps = json!([{"plugin": "minimize", "config": {"remove": ["/b"]}}]);
+    let made = yard.subscribe(&endpoint, json!({"steps": steps})).await;
+    yard.publish("t", json!({"a": 1, "b": 2})).await;
+    let receipt = endpoint.next().await;
+    let delivery = yard.await_deliveries("state=delivered", 1).await.remove(0);
+    let shown = yard.delivery(&delivery["id"]).await;
+    let attempt = &shown["attempts"][0];
+    let us = |name: &str| attempt[name].as_u64().unwrap_or_else(|| panic!("{name} in {attempt}"));
+    assert!(us("first_byte_us") > 0 && us("connect_us") > 0 && us("plugins_us") > 0);
+    assert_eq!(attempt["tls_us"], Value::Null);
+    assert_eq!(attempt["plugins"], json!([made["pipeline"][0]["digest"]]));
+    assert_eq!(attempt["body_digest"], json!(hookyard::plugin::Digest::of(&receipt.body)));
+    let header = |name: &str| {
+        let headers = attempt["request_headers"].as_array().unwrap();
+        headers.iter().find(|it| it[0] == name).map(|it| it[1].clone())
+    };
+    for name in ["webhook-id", "webhook-signature", "content-type"] {
+        assert_eq!(header(name), Some(json!(receipt.header(name))), "{name}");
+    }
+}

@@ -187,6 +187,10 @@ impl Routing {
             // Events are routed side by side: the store knows which one is first.
             delivery.due_at_ms = Some(self.now_ms);
         }
+        if state == DeliveryState::Held {
+            let detail = "held until the subscription is resumed and what was held before it has gone";
+            delivery.reason = Some(Reason::new("paused", detail));
+        }
         if state == DeliveryState::Held || delivery.due_at_ms.is_some() {
             out.changed.push(subscription.id);
         }

@@ -76,7 +76,7 @@ pub(super) fn release(
     for (seq, key) in &held {
         connection
             .prepare_cached(
-                "update deliveries set state = 'pending', head_since_ms = null,
+                "update deliveries set state = 'pending', reason = null, head_since_ms = null,
                      due_at_ms = iif(order_key is null or passed_over = 1, ?, null)
                  where seq = ?",
             )?

@@ -40,6 +40,7 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
                 // The others have gone since the delivery was found to be held.
                 let delivery = delivery.to_mut();
                 delivery.state = DeliveryState::Pending;
+                delivery.reason = None;
                 delivery.due_at_ms = Some(delivery.created_at_ms);
             }
             if record_delivery(writing.connection, tenant, *event_seq, &delivery)? {
