@@ -186,7 +186,7 @@ async fn an_attempt_says_what_was_sent_and_where_its_time_has_gone() {
     let us = |name: &str| attempt[name].as_u64().unwrap_or_else(|| panic!("{name} in {attempt}"));
     assert!(us("first_byte_us") > 0 && us("connect_us") > 0 && us("plugins_us") > 0);
     assert_eq!(attempt["tls_us"], Value::Null);
-    assert_eq!(attempt["plugins"], json!([made["pipeline"][0]["digest"]]));
+    assert_eq!(attempt["plugins"], json!([made["steps"][0]["digest"]]));
     assert_eq!(attempt["body_digest"], json!(hookyard::plugin::Digest::of(&receipt.body)));
     let header = |name: &str| {
         let headers = attempt["request_headers"].as_array().unwrap();
