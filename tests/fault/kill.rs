@@ -88,7 +88,7 @@ async fn at_each_point() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute"]
 async fn at_each_point_sooner_and_later() {
-    check("kill -9 at each point, sooner and later", &[1, 10, 50]).await;
+    check("kill -9 at each point, sooner and later", &[1, 10, 20]).await;
 }
 
 /// Without waiting for anything in between: kills meet retries, and what other kills have left.
