@@ -27,7 +27,7 @@ use crate::render::{Body, Rendered};
 use crate::secret::ServerKey;
 use crate::send::Sender;
 use crate::store::{self, LogEntry, Record, Sharing, Signals, Sqlite, Store, Unrouted};
-use crate::subscription::Subscription;
+use crate::subscription::{State, Subscription};
 use crate::trial::Shadows;
 use crate::wasm::{Files, Purpose, Runtime, StepRun};
 use crate::workers::Workers;
@@ -191,8 +191,10 @@ impl App {
         }
         app.health.take_up(app.store.quarantines().await?);
         app.read_changes().await?;
-        for subscription in app.store.holding().await? {
-            app.releases.begin(subscription);
+        for id in app.store.holding().await? {
+            if app.subscription(id).is_some_and(|it| it.state == State::Active) {
+                app.releases.begin(id);
+            }
         }
         Ok(app)
     }

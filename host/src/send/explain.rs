@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use hyper_util::client::legacy;
+use rustix::io::Errno;
 use rustls::{AlertDescription, CertificateError};
 
 use super::connect::{Endless, NoConnection, Phase};
@@ -30,9 +31,19 @@ pub(super) fn denied(denied: &Denied) -> Reason {
     Reason::new("egress-denied", format!("the endpoint {denied}"))
 }
 
+/// What is missing is not the endpoint's.
+pub(super) const NO_SOCKET: &str = "no-socket";
+
+fn no_socket(err: &io::Error) -> Option<Reason> {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    let is_ours = Errno::from_io_error(err).is_some_and(|err| ours.contains(&err));
+    is_ours.then(|| Reason::new(NO_SOCKET, format!("the router has no socket for it now: {err}")))
+}
+
 pub(super) fn no_address(err: &Unresolved) -> Reason {
     match err {
         Unresolved::Denied(err) => denied(err),
+        Unresolved::Unknown(err) if let Some(reason) = no_socket(err) => reason,
         Unresolved::Unknown(err) => {
             let why = err.to_string();
             let why = why.trim_start_matches("failed to lookup address information: ");
@@ -43,6 +54,9 @@ pub(super) fn no_address(err: &Unresolved) -> Reason {
 
 pub(super) fn no_connection(err: &io::Error) -> Reason {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    if let Some(reason) = no_socket(err) {
+        return reason;
+    }
     match err.kind() {
         ConnectionRefused => {
             Reason::new("connect-refused", "nothing listens at the endpoint's address")

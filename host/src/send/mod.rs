@@ -169,6 +169,7 @@ impl Sender {
         }
         let outcome = match exchange.answered {
             Ok(response) => answered(response, deadline).await,
+            Err(reason) if reason.code == explain::NO_SOCKET => Outcome::NotSent(reason),
             Err(reason) => Outcome::Unreachable(reason),
         };
         Sent { outcome, took: start.elapsed(), phases: exchange.phases, headers: shown(it) }

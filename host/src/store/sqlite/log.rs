@@ -274,7 +274,7 @@ pub(super) fn claim(
 }
 
 pub(super) fn backlogs(writing: &Writing<'_>) -> Result<Vec<Backlog>> {
-    let mut find = writing.connection.prepare_cached("select tenant, deliveries from backlogs")?;
+    let mut find = writing.connection.prepare_cached("select tenant, deliveries from backlogs where deliveries > 0")?;
     let found = find.query_map((), |row| Ok((rows::tenant(row, 0)?, row.get(1)?)))?;
     let mut backlogs: HashMap<Tenant, Backlog> = HashMap::new();
     let of = |tenant: &Tenant| Backlog { tenant: tenant.clone(), deliveries: 0, events: 0 };

@@ -87,7 +87,7 @@ begin
 end;
 
 create trigger deliveries_settled after update of state on deliveries
-when old.state in ('pending', 'retrying', 'held') <> new.state in ('pending', 'retrying', 'held')
+when (old.state in ('pending', 'retrying', 'held')) <> (new.state in ('pending', 'retrying', 'held'))
 begin
     insert into backlogs (tenant, deliveries) values (new.tenant, 1)
     on conflict do update
