@@ -1,5 +1,8 @@
 //! What every engine has to keep to, whatever it is made of.
 
+mod endpoints;
+mod replays;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
