@@ -17,6 +17,7 @@ mod health; // what plugins write and take, and when they are held back
 mod hostile; // files and guests that want to do harm
 mod languages; // plugins in every language, from nothing to a delivery
 mod login; // how clients of the providers come by tokens
+mod model; // random operations against a model of what has to come of them
 mod mypreferences; // its deliveries
 mod pipeline; // plugins on the way of an event, good and bad
 mod proof; // endpoints show that they want deliveries
