@@ -25,6 +25,7 @@ mod providers; // deliveries of the providers' formats
 mod registry; // versions of plugins
 mod replays; // deliveries that are made again
 mod schemas; // requests and samples fit, and their single faults do not
+mod soak; // a long load with failures, on demand
 mod subscribe; // our own subscriptions
 mod tidy; // the project itself
 mod trials; // what plugins would do
