@@ -260,6 +260,21 @@ async fn what_is_not_settled_is_not_forgotten() {
 }
 
 #[tokio::test]
+async fn what_is_held_for_a_subscription_that_is_gone_is_cancelled() {
+    let it = Fresh::new().await;
+    let paused = Subscription { state: State::Paused, catch_up: true, ..subscription("one") };
+    it.store.create_subscription(paused, vec![]).await.unwrap();
+    it.accept("1").await;
+    let unrouted = it.only_unrouted().await.remove(0);
+    it.store.delete_subscription(&tenant(), SUBSCRIPTION).await.unwrap();
+    // It was found to be held before that.
+    it.record(&unrouted, DeliveryState::Held, None).await;
+    let all = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
+    let found = it.store.deliveries(&tenant(), all).await.unwrap().remove(0).1;
+    assert_eq!(found.state, DeliveryState::Cancelled);
+}
+
+#[tokio::test]
 async fn what_is_held_too_long_is_given_up() {
     let it = Fresh::new().await;
     let paused = Subscription { state: State::Paused, catch_up: true, ..subscription("one") };

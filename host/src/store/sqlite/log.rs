@@ -35,14 +35,20 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
     match record {
         Record::Delivery { tenant, event_seq, delivery } => {
             let mut delivery = Cow::Borrowed(delivery.as_ref());
-            if delivery.state == DeliveryState::Held
-                && is_active(writing.connection, delivery.subscription_id)?
-                && !quarantines::exists(writing.connection, delivery.subscription_id)?
-            {
-                // It was resumed, or its plugin is well again, since the delivery was found to be held.
-                let delivery = delivery.to_mut();
-                delivery.state = DeliveryState::Pending;
-                delivery.due_at_ms = Some(delivery.created_at_ms);
+            if delivery.state == DeliveryState::Held {
+                match state(writing.connection, delivery.subscription_id)?.as_deref() {
+                    // It was deleted since the delivery was found to be held.
+                    None => delivery.to_mut().state = DeliveryState::Cancelled,
+                    Some("active")
+                        if !quarantines::exists(writing.connection, delivery.subscription_id)? =>
+                    {
+                        // It was resumed, or its plugin is well again, since then.
+                        let delivery = delivery.to_mut();
+                        delivery.state = DeliveryState::Pending;
+                        delivery.due_at_ms = Some(delivery.created_at_ms);
+                    }
+                    Some(_) => {}
+                }
             }
             record_delivery(writing.connection, tenant, *event_seq, &delivery)
         }
@@ -64,12 +70,12 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
     }
 }
 
-fn is_active(connection: &Connection, subscription: Uuid) -> Result<bool> {
+/// The present state of a subscription, if there is one.
+fn state(connection: &Connection, subscription: Uuid) -> Result<Option<String>> {
     connection
-        .prepare_cached(
-            "select 1 from subscriptions where id = ? and ended is null and state = 'active'",
-        )?
-        .exists(params![subscription.as_bytes()])
+        .prepare_cached("select state from subscriptions where id = ? and ended is null")?
+        .query_row(params![subscription.as_bytes()], |row| row.get(0))
+        .optional()
 }
 
 /// Inserts a delivery or brings it up to date. What is delivered or dead stays so.
