@@ -51,8 +51,10 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
             return claimed;
         }
     };
+    let mut is_new = false;
     for mut it in due {
         let (tenant, event_seq) = (it.tenant.clone(), it.event_seq);
+        let had_body = it.delivery.body.is_some();
         let made = match app.subscription(subscription) {
             None => Err(cancelled(it)),
             Some(present) if it.delivery.body.is_none() => {
@@ -73,6 +75,12 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
                     let (tenant, delivery) = (tenant.clone(), Box::new(delivery));
                     Record::Delivery { tenant, event_seq, delivery }
                 }));
+                if !had_body {
+                    is_new = true;
+                    let delivery = Box::new(Delivery { due_at_ms: None, ..delivery.clone() });
+                    let tenant = tenant.clone();
+                    claimed.records.push(Record::Delivery { tenant, event_seq, delivery });
+                }
                 let unrecorded = None;
                 claimed.ready.push(Ready { tenant, event_seq, delivery, body, unrecorded });
             }
@@ -91,6 +99,11 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
     });
     let next_due = next_due.unwrap_or(Some(now_ms + OURS_AGAIN_MS));
     claimed.next_due_ms = next_due.into_iter().chain(put_off).min();
+    if is_new {
+        // From its first attempt on, a body is the same for ever: through a crash as well.
+        app.store.record(std::mem::take(&mut claimed.records)).await;
+        app.store.flush().await;
+    }
     claimed
 }
 
