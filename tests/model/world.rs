@@ -226,12 +226,6 @@ impl World {
         renderings[..1].iter().chain(later).map(|it| it.outcome(body)).collect()
     }
 
-    /// The store gets to know what was rendered late when its first attempt ends. After a crash before that,
-    /// it is rendered by what the subscription has by then.
-    pub(super) fn may_have_another_body(&self, subscription: usize, event: usize) -> bool {
-        self.crashes > 0 && self.is_late(subscription, event)
-    }
-
     /// Whether a delivery may have been rendered long after its event was accepted.
     fn is_late(&self, subscription: usize, event: usize) -> bool {
         let owed = &self.owed[&(subscription, event)];
