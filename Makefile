@@ -1,6 +1,6 @@
 # Each line calls cargo or a script. `make demo` and `make test` set up what they need by themselves.
 
-.PHONY: setup run demo test fault test-languages plugin-tour bench-wasm lint ci
+.PHONY: setup run demo test fault soak test-languages plugin-tour bench-wasm lint ci
 
 setup: ## Install what is missing: a C compiler, Rust, the wasm32 target
 	@scripts/setup
@@ -28,6 +28,9 @@ test-languages: ## Take a plugin in each language from nothing to a delivery; lo
 	@scripts/languages
 
 plugin-tour: test-languages ## The same: it ends with how long each step has taken, language by language
+
+soak: setup ## Hold a load with failures for MINUTES=10, with figures each minute; nothing may be lost
+	@scripts/soak $(or $(MINUTES),10)
 
 bench-wasm: setup ## Measure runs of plugins; the first time, compiles everything anew, optimised
 	@cargo bench --locked --workspace --bench wasm

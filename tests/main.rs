@@ -18,6 +18,7 @@ mod hostile; // files and guests that want to do harm
 mod languages; // plugins in every language, from nothing to a delivery
 mod log; // the delivery log: found, exported, purged, counted; publishers that wait
 mod login; // how clients of the providers come by tokens
+mod model; // random operations against a model of what has to come of them
 mod mypreferences; // its deliveries
 mod order; // deliveries one after the other, by key and after a pause
 mod pipeline; // plugins on the way of an event, good and bad
@@ -26,6 +27,7 @@ mod providers; // deliveries of the providers' formats
 mod registry; // versions of plugins
 mod replays; // deliveries that are made again
 mod schemas; // requests and samples fit, and their single faults do not
+mod soak; // a long load with failures, on demand
 mod subscribe; // our own subscriptions
 mod tidy; // the project itself
 mod trials; // what plugins would do

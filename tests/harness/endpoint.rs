@@ -23,7 +23,7 @@ pub(crate) struct Receipt {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// What it was answered with.
+    /// What it was answered with; 0: with nothing.
     pub(crate) status: u16,
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod endpoint;
+pub(crate) mod moody;
 pub(crate) mod names;
 pub(crate) mod peers;
 pub(crate) mod plugins;
@@ -10,6 +11,7 @@ pub(crate) mod yard;
 
 pub(crate) use client::Client;
 pub(crate) use endpoint::{Endpoint, Receipt};
+pub(crate) use moody::{Heard, Mood, Moody};
 pub(crate) use yard::Yard;
 
 use std::time::Duration;

@@ -56,9 +56,11 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
         }
     };
     crate::fault::point("claimed");
+    let mut is_new = false;
     for mut it in due {
         let (tenant, event_seq) = (it.tenant.clone(), it.event_seq);
         let is_ours = it.event.as_ref().is_some_and(|it| it.is_ours());
+        let had_body = it.delivery.body.is_some();
         let made = match app.subscription(subscription) {
             None => Err(cancelled(it)),
             Some(present) if it.delivery.body.is_none() => {
@@ -79,6 +81,13 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
                     let (tenant, delivery) = (tenant.clone(), Box::new(delivery));
                     Record::Delivery { tenant, event_seq, delivery, attempted: false }
                 }));
+                if !had_body {
+                    is_new = true;
+                    let delivery = Box::new(Delivery { due_at_ms: None, ..delivery.clone() });
+                    let tenant = tenant.clone();
+                    let attempted = false;
+                    claimed.records.push(Record::Delivery { tenant, event_seq, delivery, attempted });
+                }
                 let unrecorded = None;
                 claimed.ready.push(Ready {
                     tenant,
@@ -104,6 +113,11 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
         | Record::Routed { .. } => None,
     });
     claimed.next_due_ms = next_ms.into_iter().chain(put_off).min();
+    if is_new {
+        // From its first attempt on, a body is the same for ever: through a crash as well.
+        app.store.record(std::mem::take(&mut claimed.records)).await;
+        app.store.flush().await;
+    }
     claimed
 }
 

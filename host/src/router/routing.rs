@@ -30,7 +30,8 @@ pub(super) struct Routing {
     app: Arc<App>,
     event: Arc<Event>,
     seq: u64,
-    /// What was recorded when the event was routed before, in part.
+    /// It may have been routed before, in part, and what was recorded then.
+    again: bool,
     recorded: HashSet<Uuid>,
     remaining: std::vec::IntoIter<Arc<Subscription>>,
     /// What is the same for several subscriptions.
@@ -69,6 +70,7 @@ impl Routing {
             router,
             app,
             event,
+            again,
             recorded,
             remaining,
         }
@@ -92,10 +94,13 @@ impl Routing {
     }
 
     fn render_for(&mut self, subscription: &Subscription, out: &mut Out) {
-        if let Some(quarantine) = self.app.health.quarantine_of(subscription.id)
-            && subscription.rendering.steps.iter().any(|it| it.plugin == quarantine.plugin)
+        let runs = |plugin| subscription.rendering.steps.iter().any(|it| it.plugin == plugin);
+        let quarantine = self.app.health.quarantine_of(subscription.id);
+        let quarantine = quarantine.filter(|it| runs(it.plugin));
+        if let Some(quarantine) = &quarantine
+            && !self.again
         {
-            return self.hold(subscription, &quarantine, out);
+            return self.hold(subscription, quarantine, out);
         }
         // Only what does not depend on the subscription can be the same for others.
         let shared = subscription.rendering.addressee.is_none();
@@ -137,6 +142,10 @@ impl Routing {
                     delivery.reason = Some(reason);
                     self.record(delivery, out);
                 }
+            }
+            // What was sent before a crash that left no trace of it has had a body, and keeps it.
+            Rendered::Failed(_) if let Some(quarantine) = &quarantine => {
+                self.hold(subscription, quarantine, out);
             }
             Rendered::Failed(reason) => {
                 let mut delivery = self.delivery(subscription, 0, DeliveryState::Failed);

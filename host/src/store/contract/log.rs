@@ -7,20 +7,6 @@ fn second(event: &Event, subscription: Uuid) -> Delivery {
     Delivery { id, subscription_id: subscription, ..delivery(event, DeliveryState::Dead, None) }
 }
 
-fn attempt(status: u16) -> Attempt {
-    Attempt {
-        number: 1,
-        at_ms: THEN_MS,
-        duration_ms: 40,
-        status: Some(status),
-        answer: vec![],
-        error: (status >= 300).then(|| Reason::code("http")),
-        body: None,
-        rendering: subscription("x").rendering_hash,
-        detail: AttemptDetail { dns_us: Some(7), ..AttemptDetail::default() },
-    }
-}
-
 impl Fresh {
     /// So many events with a delivery each that has its key, recorded in the order of `keys`, of which the
     /// first number says which event it is.

@@ -1,6 +1,8 @@
 //! What every engine has to keep to, whatever it is made of.
 
+mod endpoints;
 mod log;
+mod replays;
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use crate::event::{Attributes, Data};
 use crate::json::Json;
 use crate::plugin::{LogLevel, LogLine};
 use crate::secret::ServerKey;
-use crate::subscription::{Pace, State};
+use crate::subscription::{Order, OrderKey, Pace, State};
 
 /// An engine of its own.
 struct Fresh {
@@ -142,6 +144,20 @@ fn delivery(event: &Event, state: DeliveryState, due_at_ms: Option<i64>) -> Deli
         created_at_ms: event.accepted_at_ms,
         order_key: None,
         passed_over: false,
+    }
+}
+
+fn attempt(status: u16) -> Attempt {
+    Attempt {
+        number: 1,
+        at_ms: THEN_MS,
+        duration_ms: 40,
+        status: Some(status),
+        answer: vec![],
+        error: (status >= 300).then(|| Reason::code("http")),
+        body: None,
+        rendering: subscription("x").rendering_hash,
+        detail: AttemptDetail { dns_us: Some(7), ..AttemptDetail::default() },
     }
 }
 
@@ -275,6 +291,21 @@ async fn what_is_not_settled_is_not_forgotten() {
     let left = it.store.deliveries(&tenant(), all).await.unwrap().deliveries;
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].state, DeliveryState::Retrying);
+}
+
+#[tokio::test]
+async fn what_is_held_for_a_subscription_that_is_gone_is_cancelled() {
+    let it = Fresh::new().await;
+    let paused = Subscription { state: State::Paused, catch_up: true, ..subscription("one") };
+    it.store.create_subscription(paused, vec![]).await.unwrap();
+    it.accept("1").await;
+    let unrouted = it.only_unrouted().await.remove(0);
+    it.store.delete_subscription(&tenant(), SUBSCRIPTION).await.unwrap();
+    // It was found to be held before that.
+    it.record(&unrouted, DeliveryState::Held, None).await;
+    let all = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
+    let found = it.store.deliveries(&tenant(), all).await.unwrap().deliveries.remove(0);
+    assert_eq!(found.state, DeliveryState::Cancelled);
 }
 
 #[tokio::test]

@@ -17,6 +17,13 @@ pub(super) fn may_go(connection: &Connection, subscription: Uuid) -> Result<bool
         .exists(params![subscription.as_bytes()])
 }
 
+/// Whether there is such a subscription, in whatever state.
+pub(super) fn is_present(connection: &Connection, subscription: Uuid) -> Result<bool> {
+    connection
+        .prepare_cached("select 1 from subscriptions where id = ? and ended is null")?
+        .exists(params![subscription.as_bytes()])
+}
+
 pub(super) fn has_any(connection: &Connection, subscription: Uuid) -> Result<bool> {
     connection
         .prepare_cached(

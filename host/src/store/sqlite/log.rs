@@ -33,15 +33,20 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
     match record {
         Record::Delivery { tenant, event_seq, delivery, attempted } => {
             let mut delivery = Cow::Borrowed(delivery.as_ref());
-            if delivery.state == DeliveryState::Held
-                && held::may_go(writing.connection, delivery.subscription_id)?
-                && !held::has_any(writing.connection, delivery.subscription_id)?
-            {
-                // The others have gone since the delivery was found to be held.
-                let delivery = delivery.to_mut();
-                delivery.state = DeliveryState::Pending;
-                delivery.reason = None;
-                delivery.due_at_ms = Some(delivery.created_at_ms);
+            let subscription = delivery.subscription_id;
+            if delivery.state == DeliveryState::Held {
+                if !held::is_present(writing.connection, subscription)? {
+                    // It was deleted since the delivery was found to be held.
+                    delivery.to_mut().state = DeliveryState::Cancelled;
+                } else if held::may_go(writing.connection, subscription)?
+                    && !held::has_any(writing.connection, subscription)?
+                {
+                    // The others have gone since then.
+                    let delivery = delivery.to_mut();
+                    delivery.state = DeliveryState::Pending;
+                    delivery.reason = None;
+                    delivery.due_at_ms = Some(delivery.created_at_ms);
+                }
             }
             if record_delivery(writing.connection, tenant, *event_seq, &delivery)? {
                 writing.counting.delivery(tenant, &delivery, *attempted);
