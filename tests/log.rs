@@ -42,7 +42,10 @@ async fn deliveries_are_found_by_what_they_are_about() {
     assert_eq!(count(&format!("endpoint={}", broken.url("/"))).await, 3);
     assert_eq!(count("from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z").await, 0);
     assert_eq!(count("from=2020-01-01T00:00:00Z").await, 4);
-    assert_eq!(count(&format!("subscription={}&reason=exhausted", made["id"].as_str().unwrap())).await, 2);
+    assert_eq!(
+        count(&format!("subscription={}&reason=exhausted", made["id"].as_str().unwrap())).await,
+        2
+    );
     for (query, field) in [
         ("state=gone", "state"),
         ("from=yesterday", "from"),
@@ -74,7 +77,10 @@ async fn the_dead_are_announced_exported_and_purged() {
     yard.await_deliveries("type=t&state=delivered", 1).await;
     let dead = yard.await_deliveries("type=t&state=dead", 2).await;
     assert_eq!(told[1]["delivery"], dead[0]["id"]);
-    assert_eq!((&told[1]["subscription"], &told[1]["reason"]["code"]), (&made["id"], &json!("exhausted")));
+    assert_eq!(
+        (&told[1]["subscription"], &told[1]["reason"]["code"]),
+        (&made["id"], &json!("exhausted"))
+    );
 
     let (headers, file) = yard.client.download("/v1/deliveries/export?type=t&state=dead").await;
     assert_eq!(headers["content-type"], "application/x-ndjson");
@@ -83,7 +89,10 @@ async fn the_dead_are_announced_exported_and_purged() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(lines.iter().map(|it| &it["id"]).collect::<Vec<_>>(), [&dead[0]["id"], &dead[1]["id"]]);
+    assert_eq!(
+        lines.iter().map(|it| &it["id"]).collect::<Vec<_>>(),
+        [&dead[0]["id"], &dead[1]["id"]]
+    );
     assert_eq!(lines[0]["event"]["data"], 1);
     assert_eq!(lines[0]["attempts"][0]["status"], 500);
     assert!(lines[0]["reason"]["detail"].as_str().unwrap().contains("1 attempts have failed"));

@@ -113,9 +113,7 @@ impl OrderKey {
     /// A number that stands for the key of an event; none where the event has no key.
     pub fn of(&self, event: &Event) -> Option<i64> {
         let digest = match self {
-            OrderKey::Attribute(name) => {
-                Digest::of(event.content.attributes.get(name)?.as_bytes())
-            }
+            OrderKey::Attribute(name) => Digest::of(event.content.attributes.get(name)?.as_bytes()),
             OrderKey::Pointer(pointer) => {
                 let Some(Data::Json(json)) = &event.content.data else { return None };
                 let value = json.get(pointer).filter(|it| it.text() != "null")?;

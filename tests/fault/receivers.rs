@@ -44,14 +44,14 @@ fn receivers() -> Vec<Receiver> {
     let (flood, upgrade) =
         ("HTTP/1.1 102 Processing\r\n\r\n", "Upgrade: x\r\nConnection: upgrade\r\n\r\n");
     let nothing = "Content-Length: 0\r\n\r\n";
-    let (timeout, no_http) = (Some("timeout"), Some("not-http"));
+    let (timeout, too_large) = (Some("timeout"), Some("answer-too-large"));
     vec![
         receiver("a byte a second in the head", ok, "x", 1_000, timeout),
         receiver("a byte a second in the body", format!("{ok}{length}"), "x", 1_000, None),
         receiver("never closes", format!("{ok}\r\nok"), "", 0, None),
         receiver("sends 1 GB", format!("{ok}{length}"), [b'x'; 1 << 16], 0, None),
-        receiver("10,000 headers", many, "", 0, no_http),
-        receiver("a header without end", ok, [b'x'; 1 << 12], 0, no_http),
+        receiver("10,000 headers", many, "", 0, too_large),
+        receiver("a header without end", ok, [b'x'; 1 << 12], 0, too_large),
         receiver("wrong chunks", format!("{ok}{chunked}wrong\r\n"), "", 0, None),
         receiver(
             "100-continue",
@@ -60,7 +60,7 @@ fn receivers() -> Vec<Receiver> {
             0,
             None,
         ),
-        receiver("a flood of 1xx", "", flood.repeat(100), 1, timeout),
+        receiver("a flood of 1xx", "", flood.repeat(100), 1, too_large),
         receiver("101", format!("HTTP/1.1 101 Other\r\n{upgrade}"), "", 0, Some("http-101")),
     ]
 }

@@ -144,7 +144,8 @@ async fn end_replays(run: &mut Run) {
 
 /// A delivery of which more is to come, in words.
 async fn unsettled(run: &Run, tenant: usize) -> Option<String> {
-    for state in ["pending", "retrying", "held"] {
+    // In the order in which a delivery comes from one to the next: it may do so between two looks.
+    for state in ["held", "pending", "retrying"] {
         let path = format!("/v1/deliveries?limit=1&state={state}");
         let page = run.clients[tenant].get(&path).await.expect(200);
         if let Some(it) = page["deliveries"].as_array().unwrap().first() {

@@ -53,7 +53,8 @@ impl StoreCommand {
         let result = match self.command {
             Command::Stats => stats(&store, self.json).await,
             Command::Prune { retention_payload_days, retention_attempt_days } => {
-                let given = Given { retention_payload_days, retention_attempt_days, ..Given::default() };
+                let given =
+                    Given { retention_payload_days, retention_attempt_days, ..Given::default() };
                 prune(&store, given.settle().retention(), self.json).await
             }
             Command::Check => check(&store, self.json).await,

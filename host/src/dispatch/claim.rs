@@ -48,62 +48,18 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
         .and_then(|it| Some(i64::from(it.pace.order.as_ref()?.wait_seconds) * 1_000));
     let Claim { due, next_ms } =
         match app.store.claim(subscription, now_ms, limit, order_wait_ms).await {
-        Ok(claim) => claim,
-        Err(err) => {
-            tracing::warn!(%subscription, %err, "cannot fetch deliveries; trying again");
-            claimed.next_due_ms = Some(now_ms + OURS_AGAIN_MS);
-            return claimed;
-        }
-    };
+            Ok(claim) => claim,
+            Err(err) => {
+                tracing::warn!(%subscription, %err, "cannot fetch deliveries; trying again");
+                claimed.next_due_ms = Some(now_ms + OURS_AGAIN_MS);
+                return claimed;
+            }
+        };
     crate::fault::point("claimed");
     let mut is_new = false;
-    for mut it in due {
-        let (tenant, event_seq) = (it.tenant.clone(), it.event_seq);
-        let is_ours = it.event.as_ref().is_some_and(|it| it.is_ours());
-        let had_body = it.delivery.body.is_some();
-        let made = match app.subscription(subscription) {
-            None => Err(cancelled(it)),
-            Some(present) if it.delivery.body.is_none() => {
-                // It was held before it was rendered: there is no body yet that has to stay as it is.
-                it.delivery.rendering = present.rendering_hash;
-                it.rendering = Arc::clone(&present.rendering);
-                match app.health.quarantine_of(subscription) {
-                    Some(quarantine) if runs(&it.rendering, quarantine.plugin) => Err(held(it)),
-                    _ => make_again(&app, it, &mut claimed.records).await,
-                }
-            }
-            Some(_) => make_again(&app, it, &mut claimed.records).await,
-        };
-        match made {
-            Ok(Made { delivery, body, others, plugins_us }) => {
-                // The other parts are known to the store before the first one is sent.
-                claimed.records.extend(others.into_iter().map(|delivery| {
-                    let (tenant, delivery) = (tenant.clone(), Box::new(delivery));
-                    Record::Delivery { tenant, event_seq, delivery, attempted: false }
-                }));
-                if !had_body {
-                    is_new = true;
-                    let delivery = Box::new(Delivery { due_at_ms: None, ..delivery.clone() });
-                    let tenant = tenant.clone();
-                    let attempted = false;
-                    claimed.records.push(Record::Delivery { tenant, event_seq, delivery, attempted });
-                }
-                let unrecorded = None;
-                claimed.ready.push(Ready {
-                    tenant,
-                    event_seq,
-                    delivery,
-                    body,
-                    is_ours,
-                    plugins_us,
-                    unrecorded,
-                });
-            }
-            Err(delivery) => {
-                let attempted = false;
-                claimed.records.push(Record::Delivery { tenant, event_seq, delivery, attempted });
-            }
-        }
+    for it in due {
+        is_new |= it.delivery.body.is_none();
+        take_one(&app, it, &mut claimed).await;
     }
     let put_off = claimed.records.iter().filter_map(|it| match it {
         Record::Delivery { delivery, .. } => delivery.due_at_ms,
@@ -119,6 +75,52 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
         app.store.flush().await;
     }
     claimed
+}
+
+/// Makes one delivery ready, or a record of why it is not.
+async fn take_one(app: &Arc<App>, mut it: Due, claimed: &mut Claimed) {
+    let (tenant, event_seq, subscription) = (it.tenant.clone(), it.event_seq, claimed.subscription);
+    let record = |delivery: Box<Delivery>| {
+        let tenant = tenant.clone();
+        Record::Delivery { tenant, event_seq, delivery, attempted: false }
+    };
+    let is_ours = it.event.as_ref().is_some_and(|it| it.is_ours());
+    let had_body = it.delivery.body.is_some();
+    let made = match app.subscription(subscription) {
+        None => Err(cancelled(it)),
+        Some(present) if !had_body => {
+            // It was held before it was rendered: there is no body yet that has to stay as it is.
+            it.delivery.rendering = present.rendering_hash;
+            it.rendering = Arc::clone(&present.rendering);
+            match app.health.quarantine_of(subscription) {
+                Some(quarantine) if runs(&it.rendering, quarantine.plugin) => Err(held(it)),
+                _ => make_again(app, it, &mut claimed.records).await,
+            }
+        }
+        Some(_) => make_again(app, it, &mut claimed.records).await,
+    };
+    match made {
+        Ok(Made { delivery, body, others, plugins_us }) => {
+            // The other parts are known to the store before the first one is sent.
+            claimed.records.extend(others.into_iter().map(Box::new).map(record));
+            if !had_body {
+                claimed
+                    .records
+                    .push(record(Box::new(Delivery { due_at_ms: None, ..delivery.clone() })));
+            }
+            let unrecorded = None;
+            claimed.ready.push(Ready {
+                tenant,
+                event_seq,
+                delivery,
+                body,
+                is_ours,
+                plugins_us,
+                unrecorded,
+            });
+        }
+        Err(delivery) => claimed.records.push(record(delivery)),
+    }
 }
 
 fn runs(rendering: &Rendering, plugin: Digest) -> bool {

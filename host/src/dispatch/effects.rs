@@ -133,7 +133,9 @@ impl Dispatcher {
     pub(super) fn announce_dead(&mut self, tenant: &Tenant, about: Value) {
         let (app, tenant) = (Arc::clone(&self.app), tenant.clone());
         self.effects.spawn(async move {
-            if let Err(err) = manage::announce_if_wanted(&app, &tenant, "delivery.dead", about).await {
+            if let Err(err) =
+                manage::announce_if_wanted(&app, &tenant, "delivery.dead", about).await
+            {
                 tracing::warn!(%err, "cannot announce a dead delivery");
             }
         });

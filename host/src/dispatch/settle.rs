@@ -87,14 +87,8 @@ pub(super) fn settle(
         return (delivery, Effect::Disable);
     }
     let made = number.saturating_sub(delivery.earlier_attempts);
-    let made = usize::try_from(made).unwrap_or(usize::MAX);
-    let next = match pace.and_then(|it| it.retry_after_seconds.as_deref()) {
-        Some(waits) => {
-            waits.get(made.saturating_sub(1)).map(|wait| Duration::from_secs((*wait).into()))
-        }
-        None => policy.schedule.get(made).copied(),
-    };
-    let Some(delay) = next else {
+    let Some(delay) = next_wait(policy.schedule, pace, usize::try_from(made).unwrap_or(usize::MAX))
+    else {
         let last = error.detail.unwrap_or(error.code);
         let detail = format!("{number} attempts have failed; the last one: {last}");
         delivery.state = DeliveryState::Dead;
@@ -113,6 +107,16 @@ pub(super) fn settle(
     delivery.state = DeliveryState::Retrying;
     delivery.due_at_ms = Some(ended_ms + i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2));
     (delivery, Effect::None)
+}
+
+/// How long to wait after so many attempts; none after the last.
+fn next_wait(schedule: &[Duration], pace: Option<&Pace>, made: usize) -> Option<Duration> {
+    match pace.and_then(|it| it.retry_after_seconds.as_deref()) {
+        Some(waits) => {
+            waits.get(made.saturating_sub(1)).map(|wait| Duration::from_secs((*wait).into()))
+        }
+        None => schedule.get(made).copied(),
+    }
 }
 
 fn detail(
@@ -223,8 +227,15 @@ mod tests {
         let pace = Pace { retry_after_seconds: Some(vec![7, 70]), ..Pace::default() };
         let after = |before, pace: &Pace| {
             let (failed, took) = (answered(500, None), Duration::ZERO);
-            let (after, _) =
-                settle(&CloudEvents, Some(pace), delivery(before), 0, sent(failed, took), None, 0.0);
+            let (after, _) = settle(
+                &CloudEvents,
+                Some(pace),
+                delivery(before),
+                0,
+                sent(failed, took),
+                None,
+                0.0,
+            );
             (after.state, after.due_at_ms)
         };
         assert_eq!(after(0, &pace), (DeliveryState::Retrying, Some(7_000)));

@@ -17,7 +17,10 @@ pub(super) struct Room {
 impl Room {
     /// What one tenant may have of it.
     fn share(self) -> Room {
-        Room { requests: (self.requests - self.requests / 4).max(1), bytes: self.bytes - self.bytes / 4 }
+        Room {
+            requests: (self.requests - self.requests / 4).max(1),
+            bytes: self.bytes - self.bytes / 4,
+        }
     }
 }
 

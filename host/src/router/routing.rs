@@ -197,7 +197,8 @@ impl Routing {
             delivery.due_at_ms = Some(self.now_ms);
         }
         if state == DeliveryState::Held {
-            let detail = "held until the subscription is resumed and what was held before it has gone";
+            let detail =
+                "held until the subscription is resumed and what was held before it has gone";
             delivery.reason = Some(Reason::new("paused", detail));
         }
         if state == DeliveryState::Held || delivery.due_at_ms.is_some() {

@@ -289,7 +289,7 @@ pub fn serve_one() -> anyhow::Result<()> {
     let done = catch_unwind(AssertUnwindSafe(work));
     let gave_up = match &done {
         Ok(Ok(_)) => false,
-        Ok(Err(refusal)) => refusal.code == "cannot-compile",
+        Ok(Err(refusal)) => refusal.code == "cannot-compile" || refusal.is_ours(),
         Err(_) => true,
     };
     if gave_up && memory_ran_out(budget) {

@@ -172,7 +172,9 @@ impl Runtime {
     }
 
     fn carry_out(&self, content: &Arc<Content>, answer: Answer) -> Result<Done, Fault> {
-        let dropped = |it: Option<types::Reason>| it.map_or(Ok(Reason::new("dropped", "a plugin dropped it")), reason);
+        let dropped = |it: Option<types::Reason>| {
+            it.map_or(Ok(Reason::new("dropped", "a plugin dropped it")), reason)
+        };
         Ok(match answer {
             Answer::Filter(Decision::Accept) | Answer::Transform(Verdict::Pass) => {
                 Done::Go(vec![Arc::clone(content)])

@@ -1,5 +1,6 @@
 //! What is due, in which order, and how the log is searched.
 
+use super::plugins::quarantine;
 use super::*;
 
 fn second(event: &Event, subscription: Uuid) -> Delivery {
@@ -126,16 +127,16 @@ async fn what_was_held_goes_out_page_by_page_in_order() {
     assert!(it.store.holding().await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn a_search_finds_what_fits_and_nothing_else() {
-    let it = Fresh::new().await;
-    let other = Uuid::from_u128(8);
+/// Whom a search of [`full_log`] finds besides [`SUBSCRIPTION`].
+const OTHER: Uuid = Uuid::from_u128(8);
+
+/// A log of sixty deliveries of all kinds, of two subscriptions.
+async fn full_log(it: &Fresh) -> Vec<(Arc<Event>, Delivery)> {
     let mut two = subscription("two");
-    (two.id, two.provider_id) = (other, "8".to_owned());
+    (two.id, two.provider_id) = (OTHER, "8".to_owned());
     two.url = "https://other.example/hook".parse().unwrap();
     it.store.create_subscription(subscription("one"), vec![]).await.unwrap();
     it.store.create_subscription(two, vec![]).await.unwrap();
-    let mut events = Vec::new();
     for number in 0..30_i64 {
         let mut new = event(&number.to_string());
         // Several at the same time, and the clock goes back once.
@@ -145,12 +146,12 @@ async fn a_search_finds_what_fits_and_nothing_else() {
         content.attributes.subject = (number % 2 == 0).then(|| (number % 4).to_string());
         it.store.accept(vec![new]).await.unwrap();
     }
-    events.extend(it.store.unrouted(&tenant(), 0, 100).await.unwrap());
+    let events = it.store.unrouted(&tenant(), 0, 100).await.unwrap();
     let mut all = Vec::new();
     for (number, one) in events.iter().enumerate() {
         let mut first = delivery(&one.event, DeliveryState::Delivered, None);
         first.last_attempt = Some(attempt(200));
-        let mut next = second(&one.event, other);
+        let mut next = second(&one.event, OTHER);
         let states = [DeliveryState::Dead, DeliveryState::Pending, DeliveryState::Failed];
         next.state = states[number % 3];
         next.reason = (number % 3 != 1).then(|| Reason::code(["x", "y"][number % 2]));
@@ -160,6 +161,13 @@ async fn a_search_finds_what_fits_and_nothing_else() {
             all.push((one.event.clone(), one_delivery));
         }
     }
+    all
+}
+
+#[tokio::test]
+async fn a_search_finds_what_fits_and_nothing_else() {
+    let it = Fresh::new().await;
+    let all = full_log(&it).await;
     let check = async |query: DeliveryQuery, fits: &dyn Fn(&Event, &Delivery) -> bool| {
         let mut wanted: Vec<&Delivery> =
             all.iter().filter(|(event, it)| fits(event, it)).map(|(_, it)| it).collect();
@@ -181,8 +189,8 @@ async fn a_search_finds_what_fits_and_nothing_else() {
     let dead = |it: &Delivery| it.state == DeliveryState::Dead;
     let dead_and_failed = vec![DeliveryState::Dead, DeliveryState::Failed];
     check(none(), &|_, _| true).await;
-    let query = DeliveryQuery { subscriptions: Some(vec![other]), ..none() };
-    check(query.clone(), &|_, it| it.subscription_id == other).await;
+    let query = DeliveryQuery { subscriptions: Some(vec![OTHER]), ..none() };
+    check(query.clone(), &|_, it| it.subscription_id == OTHER).await;
     let query = DeliveryQuery { states: vec![DeliveryState::Dead], ..query };
     check(query, &|_, it| dead(it)).await;
     let query = DeliveryQuery { states: dead_and_failed.clone(), ..none() };
@@ -204,10 +212,10 @@ async fn a_search_finds_what_fits_and_nothing_else() {
     check(query, &|event, it| is_b(event) && it.state.is_settled() && it.reason.is_some()).await;
     let query = DeliveryQuery { subject: Some("2".to_owned()), ..none() };
     check(query, &|event, _| event.content.attributes.subject.as_deref() == Some("2")).await;
-    let query = DeliveryQuery { event: Some(events[3].event.id), ..none() };
-    check(query, &|event, _| event.id == events[3].event.id).await;
+    let query = DeliveryQuery { event: Some(all[6].0.id), ..none() };
+    check(query, &|event, _| event.id == all[6].0.id).await;
     let query = DeliveryQuery { endpoint: Some("https://other.ex".to_owned()), ..none() };
-    check(query, &|_, it| it.subscription_id == other).await;
+    check(query, &|_, it| it.subscription_id == OTHER).await;
     let (from, to) = (THEN_MS + 3, THEN_MS + 6);
     for query in [none(), DeliveryQuery { event_type: Some("a".to_owned()), ..none() }] {
         let a_alone = query.event_type.is_some();
@@ -261,8 +269,13 @@ async fn what_happens_is_counted_once_minute_by_minute() {
         let query = CountsQuery { subscription, from_ms, to_ms, step_minutes };
         it.store.counts(&tenant(), query).await.unwrap()
     };
-    let first =
-        Counts { attempts: 1, delivered: 1, duration_ms: 40, duration_max_ms: 40, ..Counts::default() };
+    let first = Counts {
+        attempts: 1,
+        delivered: 1,
+        duration_ms: 40,
+        duration_max_ms: 40,
+        ..Counts::default()
+    };
     let second = Counts { delivered: 0, dead: 1, attempts_failed: 1, ..first };
     let minute = |number: i64| (THEN_MS / 60_000 + number) * 60_000;
     let found = counts(Some(SUBSCRIPTION), 1).await;

@@ -9,15 +9,16 @@ use uuid::Uuid;
 
 use super::writer::Job;
 use super::{
-    Sqlite, access, counts, events, held, inspect, log, not_written, retention, search, subscriptions,
+    Sqlite, access, counts, events, held, inspect, log, not_written, retention, search,
+    subscriptions,
 };
 use crate::delivery::{Attempt, Delivery};
 use crate::event::{Event, Tenant};
 use crate::plugin::Digest;
 use crate::render::Rendering;
 use crate::store::{
-    Accepted, Backlog, Claim, Counts, CountsQuery, DeliveryQuery, NewEvent, Page, Pruned, Record, Result,
-    Retention, Stats, Store, SubscriptionVersion, Token, Unrouted,
+    Accepted, Backlog, Claim, Counts, CountsQuery, DeliveryQuery, NewEvent, Page, Pruned, Record,
+    Result, Retention, Stats, Store, SubscriptionVersion, Token, Unrouted,
 };
 use crate::subscription::{SigningSecret, Subscription};
 

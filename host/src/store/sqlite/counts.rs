@@ -30,9 +30,8 @@ impl Counting {
     /// A delivery as it has been recorded. `attempted`: with an attempt that was not known before.
     pub(super) fn delivery(&mut self, tenant: &Tenant, it: &Delivery, attempted: bool) {
         let attempt = it.last_attempt.as_ref().filter(|_| attempted);
-        let at_ms = attempt.map_or(it.created_at_ms, |attempt| {
-            attempt.at_ms + i64::from(attempt.duration_ms)
-        });
+        let at_ms = attempt
+            .map_or(it.created_at_ms, |attempt| attempt.at_ms + i64::from(attempt.duration_ms));
         let counts = self.of(tenant, it.subscription_id, at_ms);
         if let Some(attempt) = attempt {
             let duration_ms = u64::from(attempt.duration_ms);
@@ -66,9 +65,9 @@ impl Counting {
                 save(connection, &tenant, subscription, minute, &it)?;
             }
         }
-        totals
-            .iter()
-            .try_for_each(|((tenant, minute), it)| save(connection, tenant, Uuid::nil(), *minute, it))
+        totals.iter().try_for_each(|((tenant, minute), it)| {
+            save(connection, tenant, Uuid::nil(), *minute, it)
+        })
     }
 }
 

@@ -75,19 +75,21 @@ pub(super) fn release(
     let mut find = connection.prepare_cached(
         "select seq, order_key from deliveries indexed by deliveries_by_subscription_state
          where subscription = ? and state = 'held' and state not in ('delivered', 'pending')
-         order by created_at_ms, seq limit ?",
+         order by created_at_ms, event_seq, part limit ?",
     )?;
     let held = find
         .query_map(params![subscription.as_bytes(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<Vec<(i64, Option<i64>)>>>()?;
-    for (seq, key) in &held {
+    let count = i64::try_from(held.len()).unwrap_or(0);
+    // What is due first goes first.
+    for ((seq, key), due_ms) in held.iter().zip(now_ms - count..) {
         connection
             .prepare_cached(
                 "update deliveries set state = 'pending', reason = null, head_since_ms = null,
                      due_at_ms = iif(order_key is null or passed_over = 1, ?, null)
                  where seq = ?",
             )?
-            .execute(params![now_ms, seq])?;
+            .execute(params![due_ms, seq])?;
         if let Some(key) = key {
             order::promote(connection, subscription, *key, now_ms)?;
         }

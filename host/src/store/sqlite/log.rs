@@ -272,14 +272,17 @@ pub(super) fn claim(
     let mut first = connection.prepare_cached(
         "select min(due_at_ms) from deliveries where subscription = ? and due_at_ms is not null",
     )?;
-    let first_ms: Option<i64> = first.query_row(params![subscription.as_bytes()], |row| row.get(0))?;
+    let first_ms: Option<i64> =
+        first.query_row(params![subscription.as_bytes()], |row| row.get(0))?;
     let least_ms = if due.len() < found { now_ms + ROUTED_AGAIN_MS } else { i64::MIN };
     next_ms = first_ms.map(|it| it.max(least_ms)).into_iter().chain(next_ms).min();
     Ok(Claim { due, next_ms })
 }
 
 pub(super) fn backlogs(writing: &Writing<'_>) -> Result<Vec<Backlog>> {
-    let mut find = writing.connection.prepare_cached("select tenant, deliveries from backlogs where deliveries > 0")?;
+    let mut find = writing
+        .connection
+        .prepare_cached("select tenant, deliveries from backlogs where deliveries > 0")?;
     let found = find.query_map((), |row| Ok((rows::tenant(row, 0)?, row.get(1)?)))?;
     let mut backlogs: HashMap<Tenant, Backlog> = HashMap::new();
     let of = |tenant: &Tenant| Backlog { tenant: tenant.clone(), deliveries: 0, events: 0 };

@@ -71,10 +71,10 @@ pub(super) fn pass_over(
          where subscription = ? and head_since_ms <= ? and head_since_ms is not null
            and passed_over = 0 and state = 'retrying' limit ?",
     )?;
-    let found = find.query_map(
-        params![subscription.as_bytes(), now_ms - wait_ms, PASSED_OVER_MAX],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
+    let found = find
+        .query_map(params![subscription.as_bytes(), now_ms - wait_ms, PASSED_OVER_MAX], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
     for (seq, key) in found.collect::<Result<Vec<(i64, i64)>>>()? {
         connection
             .prepare_cached("update deliveries set passed_over = 1 where seq = ?")?

@@ -5,9 +5,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params, params_from_iter};
 use uuid::Uuid;
 
-use super::subscriptions;
 use super::log::{DELIVERY, DELIVERY_COLUMNS, read};
 use super::rows::{digest, digest_or_null, json, json_or_null};
+use super::subscriptions;
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::Tenant;
 use crate::store::{DeliveryQuery, Page, Place};
@@ -63,6 +63,7 @@ fn parts(
         Some(some) => some.into_iter().map(|it: Uuid| Some(vec![it])).collect(),
         None => vec![None],
     };
+    let is_rare = |it: &DeliveryState| *it != DeliveryState::Delivered;
     let states = if query.states.iter().all(is_rare) && !query.states.is_empty() {
         query.states.iter().map(|it| vec![*it]).collect()
     } else {
@@ -76,11 +77,6 @@ fn parts(
         }
     }
     Ok(parts)
-}
-
-/// Most deliveries are in the other states; there is no index of them.
-fn is_rare(state: &DeliveryState) -> bool {
-    !matches!(state, DeliveryState::Delivered | DeliveryState::Pending)
 }
 
 /// A place, in the order of the search.
@@ -105,6 +101,9 @@ struct Search<'a> {
     rest: String,
     rest_values: Vec<Value>,
 }
+
+/// What a search has found, and where it has stopped before the end.
+type Found = (Vec<(Placed, Delivery)>, Option<Placed>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Along {
@@ -169,73 +168,19 @@ impl<'a> Search<'a> {
         it
     }
 
-    /// The one that leaves least to look at, as far as that can be told.
+    /// Begins with the path that leaves least to look at, as far as that can be told.
     fn choose_index(&mut self, owner: Value) {
         let query = self.query;
-        let state = match query.states.as_slice() {
-            [one] if is_rare(one) => Some(Value::from(one.as_str().to_owned())),
-            _ => None,
-        };
-        let subscription = query.subscriptions.as_deref().and_then(<[Uuid]>::first);
-        let failure = query.status.filter(|it| !(200..300).contains(it));
-        let (table, condition, values) = if let Some(event) = query.event {
-            ("events e", "e.id = ?", vec![blob(event)])
-        } else if let Some(subject) = &query.subject {
-            (
-                "events e indexed by events_by_subject",
-                "e.subject is not null and e.tenant = ? and e.subject = ?",
-                vec![owner, subject.clone().into()],
-            )
-        } else if let (Some(id), Some(state)) = (subscription, &state) {
-            (
-                "deliveries indexed by deliveries_by_subscription_state",
-                "deliveries.state not in ('delivered', 'pending')
-                 and deliveries.subscription = ? and deliveries.state = ?",
-                vec![blob(*id), state.clone()],
-            )
-        } else if let Some(reason) = &query.reason {
-            (
-                "deliveries indexed by deliveries_by_reason",
-                "deliveries.state in ('held', 'filtered', 'failed', 'dead')
-                 and deliveries.tenant = ? and deliveries.reason ->> 'code' = ?",
-                vec![owner, reason.clone().into()],
-            )
-        } else if let Some(status) = failure {
-            (
-                "deliveries indexed by deliveries_by_status",
-                "deliveries.attempt_status not between 200 and 299
-                 and deliveries.tenant = ? and deliveries.attempt_status = ?",
-                vec![owner, i64::from(status).into()],
-            )
-        } else if let Some(id) = subscription {
-            (
-                "deliveries indexed by deliveries_by_subscription",
-                "deliveries.subscription = ?",
-                vec![blob(*id)],
-            )
-        } else if let Some(state) = state {
-            (
-                "deliveries indexed by deliveries_by_state",
-                "deliveries.state not in ('delivered', 'pending')
-                 and deliveries.tenant = ? and deliveries.state = ?",
-                vec![owner, state],
-            )
-        } else if let Some(event_type) = &query.event_type {
-            (
-                "events e indexed by events_by_type",
-                "e.tenant = ? and e.type = ?",
-                vec![owner, event_type.clone().into()],
-            )
-        } else {
-            (
+        let Path(along, table, condition, values) = along_one_thing(query, &owner)
+            .or_else(|| along_failures(query, &owner))
+            .or_else(|| along_many(query, &owner))
+            .unwrap_or(Path(
+                Along::Deliveries,
                 "deliveries indexed by deliveries_by_tenant",
                 "deliveries.tenant = ?",
                 vec![owner],
-            )
-        };
-        if table.starts_with("events") {
-            self.along = Along::Events;
-        }
+            ));
+        self.along = along;
         self.table = table;
         self.condition = condition.to_owned();
         self.index_values = values;
@@ -261,7 +206,7 @@ impl<'a> Search<'a> {
     }
 
     /// What is found, and where to go on.
-    fn run(mut self, connection: &Connection) -> Result<(Vec<(Placed, Delivery)>, Option<Placed>)> {
+    fn run(mut self, connection: &Connection) -> Result<Found> {
         let number = |it: u64| Value::Integer(i64::try_from(it).unwrap_or(i64::MAX));
         let (time, seq, place, looked_at, join, order) = match self.along {
             Along::Deliveries => (
@@ -327,6 +272,91 @@ impl<'a> Search<'a> {
         let next = if is_full { found.last().map(|(place, _)| *place) } else { stop };
         Ok((found, next))
     }
+}
+
+/// A table with its index, the condition that the index knows, and its values.
+struct Path(Along, &'static str, &'static str, Vec<Value>);
+
+fn along_one_thing(query: &DeliveryQuery, owner: &Value) -> Option<Path> {
+    if let Some(event) = query.event {
+        return Some(Path(Along::Events, "events e", "e.id = ?", vec![blob(event)]));
+    }
+    let subject = query.subject.clone()?;
+    Some(Path(
+        Along::Events,
+        "events e indexed by events_by_subject",
+        "e.subject is not null and e.tenant = ? and e.subject = ?",
+        vec![owner.clone(), subject.into()],
+    ))
+}
+
+/// The state, where it is one that has an index. Most deliveries are delivered.
+fn state_of(query: &DeliveryQuery) -> Option<DeliveryState> {
+    match query.states.as_slice() {
+        [one] if *one != DeliveryState::Delivered => Some(*one),
+        _ => None,
+    }
+}
+
+fn subscription_of(query: &DeliveryQuery) -> Option<Uuid> {
+    // Of a subscription's deliveries that are pending there is no index, but of all that are.
+    let is_pending = query.states == [DeliveryState::Pending];
+    query.subscriptions.as_deref()?.first().copied().filter(|_| !is_pending)
+}
+
+fn along_failures(query: &DeliveryQuery, owner: &Value) -> Option<Path> {
+    if let (Some(id), Some(state)) = (subscription_of(query), state_of(query)) {
+        return Some(Path(
+            Along::Deliveries,
+            "deliveries indexed by deliveries_by_subscription_state",
+            "deliveries.state not in ('delivered', 'pending')
+             and deliveries.subscription = ? and deliveries.state = ?",
+            vec![blob(id), state.as_str().to_owned().into()],
+        ));
+    }
+    if let Some(reason) = query.reason.clone() {
+        return Some(Path(
+            Along::Deliveries,
+            "deliveries indexed by deliveries_by_reason",
+            "deliveries.state in ('held', 'filtered', 'failed', 'dead')
+             and deliveries.tenant = ? and deliveries.reason ->> 'code' = ?",
+            vec![owner.clone(), reason.into()],
+        ));
+    }
+    let status = query.status.filter(|it| !(200..300).contains(it))?;
+    Some(Path(
+        Along::Deliveries,
+        "deliveries indexed by deliveries_by_status",
+        "deliveries.attempt_status not between 200 and 299
+         and deliveries.tenant = ? and deliveries.attempt_status = ?",
+        vec![owner.clone(), i64::from(status).into()],
+    ))
+}
+
+fn along_many(query: &DeliveryQuery, owner: &Value) -> Option<Path> {
+    if let Some(id) = subscription_of(query) {
+        return Some(Path(
+            Along::Deliveries,
+            "deliveries indexed by deliveries_by_subscription",
+            "deliveries.subscription = ?",
+            vec![blob(id)],
+        ));
+    }
+    if let Some(state) = state_of(query) {
+        return Some(Path(
+            Along::Deliveries,
+            "deliveries indexed by deliveries_by_state",
+            "deliveries.state <> 'delivered' and deliveries.tenant = ? and deliveries.state = ?",
+            vec![owner.clone(), state.as_str().to_owned().into()],
+        ));
+    }
+    let event_type = query.event_type.clone()?;
+    Some(Path(
+        Along::Events,
+        "events e indexed by events_by_type",
+        "e.tenant = ? and e.type = ?",
+        vec![owner.clone(), event_type.into()],
+    ))
 }
 
 fn blob(id: Uuid) -> Value {
