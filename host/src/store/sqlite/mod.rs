@@ -10,6 +10,7 @@ mod known;
 mod log;
 mod open;
 mod order;
+mod paths;
 mod plugin_calls;
 mod plugin_log;
 mod plugins;
