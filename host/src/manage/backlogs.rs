@@ -14,13 +14,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What waits, as of the last look: deliveries that are not settled, and events that are not routed.
 #[derive(Default)]
-pub struct Backlogs(RwLock<HashMap<Tenant, u64>>);
+pub struct Backlogs(RwLock<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    of: HashMap<Tenant, u64>,
+    all: u64,
+}
 
 impl Backlogs {
     /// Whether a tenant may publish no more for now, and why in a sentence.
     pub fn refusal(&self, app: &App, tenant: &Tenant) -> Option<String> {
-        let backlogs = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let of_tenant = backlogs.get(tenant).copied().unwrap_or(0);
+        let waiting = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let of_tenant = waiting.of.get(tenant).copied().unwrap_or(0);
         let (own_max, all_max) = (app.settings.tenant_backlog_max, app.settings.backlog_max);
         if of_tenant >= own_max {
             return Some(format!(
@@ -28,10 +34,9 @@ impl Backlogs {
                  (`tenant-backlog-max`)"
             ));
         }
-        let all: u64 = backlogs.values().sum();
         // Whoever has little waiting is not the one who has to wait.
-        let share = all_max / u64::try_from(backlogs.len().max(1)).unwrap_or(u64::MAX);
-        (all >= all_max && of_tenant >= share)
+        let share = all_max / u64::try_from(waiting.of.len().max(1)).unwrap_or(u64::MAX);
+        (waiting.all >= all_max && of_tenant >= share)
             .then(|| format!("more than {all_max} events and deliveries wait (`backlog-max`)"))
     }
 }
@@ -41,8 +46,9 @@ pub async fn watch(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     loop {
         match app.store.backlogs().await {
             Ok(backlogs) => {
-                let waiting = backlogs.into_iter().map(|it| (it.tenant, it.deliveries + it.events));
-                let waiting = waiting.filter(|(_, count)| *count > 0).collect();
+                let of = backlogs.into_iter().map(|it| (it.tenant, it.deliveries + it.events));
+                let of: HashMap<_, _> = of.filter(|(_, count)| *count > 0).collect();
+                let waiting = Waiting { all: of.values().sum(), of };
                 *app.backlogs.0.write().unwrap_or_else(PoisonError::into_inner) = waiting;
             }
             Err(err) => tracing::debug!(%err, "cannot see how much waits; trying again"),

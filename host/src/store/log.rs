@@ -103,6 +103,7 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Both together.
     pub fn add(&mut self, it: &Counts) {
         self.events += it.events;
         self.duplicates += it.duplicates;

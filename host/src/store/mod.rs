@@ -206,9 +206,14 @@ pub trait Store: PluginStore + ReplayStore {
     /// The subscriptions that deliveries are held for.
     async fn holding(&self) -> Result<Vec<Uuid>>;
 
-    /// Makes the oldest deliveries due that are held for a subscription, once all that are due are gone out
-    /// and nothing keeps it from being delivered to. Answers whether there is more to come.
-    async fn release_held(&self, subscription: Uuid, limit: usize, now_ms: i64) -> Result<bool>;
+    /// Makes the oldest deliveries due that are held for a subscription, once all that are due are gone
+    /// out. Answers how many; none where nothing is held, or something keeps it from being delivered to.
+    async fn release_held(
+        &self,
+        subscription: Uuid,
+        limit: usize,
+        now_ms: i64,
+    ) -> Result<Option<usize>>;
 
     /// What waits, tenant by tenant.
     async fn backlogs(&self) -> Result<Vec<Backlog>>;

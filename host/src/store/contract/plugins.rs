@@ -35,7 +35,7 @@ async fn what_a_quarantine_holds_becomes_due_when_it_ends() {
     assert_eq!(it.store.due().await.unwrap(), []);
     it.store.lift_quarantine(SUBSCRIPTION).await.unwrap();
     assert_eq!(it.store.quarantines().await.unwrap(), []);
-    assert!(it.store.release_held(SUBSCRIPTION, 10, 40).await.unwrap());
+    assert_eq!(it.store.release_held(SUBSCRIPTION, 10, 40).await.unwrap(), Some(2));
     assert!(it.store.oldest_held(SUBSCRIPTION).await.unwrap().is_none());
     assert_eq!(it.claim(40).await.len(), 2);
 }

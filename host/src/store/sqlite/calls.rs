@@ -86,7 +86,12 @@ impl Store for Sqlite {
         self.read(held::all).await
     }
 
-    async fn release_held(&self, subscription: Uuid, limit: usize, now_ms: i64) -> Result<bool> {
+    async fn release_held(
+        &self,
+        subscription: Uuid,
+        limit: usize,
+        now_ms: i64,
+    ) -> Result<Option<usize>> {
         self.write(move |it| Ok(held::release(it.connection, subscription, limit, now_ms)?)).await
     }
 

@@ -62,15 +62,15 @@ pub(super) fn release(
     subscription: Uuid,
     limit: usize,
     now_ms: i64,
-) -> Result<bool> {
+) -> Result<Option<usize>> {
     if !may_go(connection, subscription)? {
-        return Ok(false);
+        return Ok(None);
     }
     let some_are_due = connection
         .prepare_cached("select 1 from deliveries where subscription = ? and due_at_ms <= ?")?
         .exists(params![subscription.as_bytes(), now_ms])?;
     if some_are_due {
-        return Ok(true);
+        return Ok(Some(0));
     }
     let mut find = connection.prepare_cached(
         "select seq, order_key from deliveries indexed by deliveries_by_subscription_state
@@ -94,5 +94,5 @@ pub(super) fn release(
             order::promote(connection, subscription, *key, now_ms)?;
         }
     }
-    Ok(!held.is_empty())
+    Ok(Some(held.len()).filter(|count| *count > 0))
 }
