@@ -39,8 +39,8 @@ impl Releases {
         !under_way.is_empty() && under_way.contains_key(&subscription)
     }
 
-    /// To be called before a subscription becomes active or its plugin well: nothing that comes then may
-    /// overtake what is held. It ends by itself when there is nothing.
+    /// To be called when a subscription has become active or its plugin well, before anybody is told: nothing
+    /// that comes then may overtake what is held. It ends by itself when there is nothing.
     pub fn begin(&self, subscription: Uuid) {
         let next = Next { at: Instant::now(), wait: ROUND };
         self.under_way.write().unwrap_or_else(PoisonError::into_inner).insert(subscription, next);
