@@ -86,13 +86,6 @@ pub(super) async fn list(
 
 /// What the parameters of a query look for.
 fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
-    let time = |name: &str| match query.get(name) {
-        None => Ok(None),
-        Some(text) => match clock::parse_rfc3339(text) {
-            Some(ms) => Ok(Some(ms)),
-            None => Err(wrong(name, "must be a time such as `2026-01-31T12:00:00Z`")),
-        },
-    };
     let subscription = parameter(query, "subscription", "the id of a subscription")?;
     Ok(DeliveryQuery {
         subscriptions: subscription.map(|id| vec![id]),
@@ -106,11 +99,17 @@ fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
         },
         reason: query.get("reason").cloned(),
         status: parameter(query, "status", "the status of an answer, such as `503`")?,
-        from_ms: time("from")?,
-        to_ms: time("to")?,
+        from_ms: time(query, "from")?,
+        to_ms: time(query, "to")?,
         after: parameter(query, "before", "the `next` of a page before")?,
         limit: page_size(query)?,
     })
+}
+
+fn time(query: &HashMap<String, String>, name: &str) -> Result<Option<i64>, Problem> {
+    let Some(text) = query.get(name) else { return Ok(None) };
+    let ms = clock::parse_rfc3339(text);
+    ms.map(Some).ok_or_else(|| wrong(name, "must be a time such as `2026-01-31T12:00:00Z`"))
 }
 
 fn wrong(name: &str, rule: impl Into<String>) -> Problem {
@@ -226,9 +225,8 @@ pub(super) async fn counts(
 ) -> Result<Response, Problem> {
     caller.require("deliveries:read")?;
     let tenant = tenant(&api, &caller, &query).await?;
-    let DeliveryQuery { from_ms, to_ms, .. } = search(&query)?;
-    let to_ms = to_ms.unwrap_or_else(|| clock::now_ms() + MINUTE_MS);
-    let from_ms = from_ms.unwrap_or(to_ms - HOUR_MS);
+    let to_ms = time(&query, "to")?.unwrap_or_else(|| clock::now_ms() + MINUTE_MS);
+    let from_ms = time(&query, "from")?.unwrap_or(to_ms - HOUR_MS);
     let step = parameter(&query, "step_minutes", "a number of minutes")?.unwrap_or(1);
     let wanted = (to_ms - from_ms) / MINUTE_MS / i64::from(step.max(1));
     if step == 0 || wanted > STEPS_MAX {

@@ -10,7 +10,9 @@ mod token;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::styles;
+use crate::app::server_key;
+use crate::config::{Settings, styles};
+use crate::store::{Sharing, Signals, Sqlite};
 
 /// A webhook event router that people extend with WebAssembly.
 ///
@@ -42,6 +44,12 @@ enum Command {
     #[cfg(feature = "compiler")]
     #[command(hide = true)]
     CompilePlugin,
+}
+
+/// Opens the store of a router, for use beside it or without it.
+fn shared_store(settings: &Settings) -> anyhow::Result<Sqlite> {
+    let signals = Signals { accepted: Box::new(|_| ()), changed: Box::new(|| ()) };
+    Sqlite::open(settings.sqlite_path()?, server_key(settings)?, Sharing::Shared, signals)
 }
 
 impl Cli {

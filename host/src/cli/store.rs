@@ -4,10 +4,10 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::print::say;
-use crate::app::server_key;
+use super::shared_store;
 use crate::clock;
 use crate::config::Given;
-use crate::store::{Retention, Sharing, Signals, Sqlite, Store};
+use crate::store::{Retention, Sqlite, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StoreCommand {
@@ -45,11 +45,9 @@ enum Command {
 impl StoreCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let settings = Given { store: self.store, ..Given::default() }.settle();
-        let signals = Signals { accepted: Box::new(|_| ()), changed: Box::new(|| ()) };
         let path = settings.sqlite_path()?;
         anyhow::ensure!(path.exists(), "there is no store `{}`", path.display());
-        let key = server_key(&settings)?;
-        let store = Sqlite::open(path, key, Sharing::Shared, signals)?;
+        let store = shared_store(&settings)?;
         let result = match self.command {
             Command::Stats => stats(&store, self.json).await,
             Command::Prune { retention_payload_days, retention_attempt_days } => {

@@ -6,12 +6,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::print::say;
+use super::shared_store;
 use crate::api::new_token;
-use crate::app::server_key;
 use crate::clock;
 use crate::config::Given;
 use crate::event::Tenant;
-use crate::store::{Sharing, Signals, Sqlite, Store, StoreError};
+use crate::store::{Sqlite, Store, StoreError};
 
 /// What a token may be good for.
 const SCOPES: [&str; 16] = [
@@ -80,9 +80,7 @@ enum Command {
 impl Tokens {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let settings = Given { store: self.store, ..Given::default() }.settle();
-        let signals = Signals { accepted: Box::new(|_| ()), changed: Box::new(|| ()) };
-        let key = server_key(&settings)?;
-        let store = Sqlite::open(settings.sqlite_path()?, key, Sharing::Shared, signals)?;
+        let store = shared_store(&settings)?;
         let result = match self.command {
             Command::Create { tenant, scopes, days } => {
                 create(&store, tenant, scopes, days, self.json).await

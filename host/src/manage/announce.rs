@@ -18,11 +18,7 @@ use crate::store::{self, NewEvent};
 ///
 /// The store does not take it.
 pub async fn announce(app: &App, tenant: &Tenant, what: &str, data: Value) -> store::Result<()> {
-    let event = own_event(app, tenant, what, data);
-    let Event { id, tenant, format, content, accepted_at_ms, .. } = event;
-    let (profile, alternate_ids) = (None, Vec::new());
-    let event = NewEvent { id, tenant, format, content, profile, alternate_ids, accepted_at_ms };
-    app.store.accept(vec![event]).await.map(|_| ())
+    publish(app, own_event(app, tenant, what, data)).await
 }
 
 /// The same for what happens often: only where a subscription wants it.
@@ -36,9 +32,16 @@ pub async fn announce_if_wanted(
     what: &str,
     data: Value,
 ) -> store::Result<()> {
-    let event = own_event(app, tenant, what, Value::Null);
+    let event = own_event(app, tenant, what, data);
     let is_wanted = !app.index().matching(&event).is_empty();
-    if is_wanted { announce(app, tenant, what, data).await } else { Ok(()) }
+    if is_wanted { publish(app, event).await } else { Ok(()) }
+}
+
+async fn publish(app: &App, event: Event) -> store::Result<()> {
+    let Event { id, tenant, format, content, alternate_ids, accepted_at_ms, .. } = event;
+    let profile = None;
+    let event = NewEvent { id, tenant, format, content, profile, alternate_ids, accepted_at_ms };
+    app.store.accept(vec![event]).await.map(|_| ())
 }
 
 /// As it would be accepted now.
