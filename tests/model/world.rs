@@ -226,12 +226,6 @@ impl World {
         renderings[..1].iter().chain(later).map(|it| it.outcome(body)).collect()
     }
 
-    /// Open: what was rendered late and arrived just before a crash has come to be `filtered` after it, in a
-    /// few runs (`MODEL_SEED=891384265507856355`), which no delivery may.
-    pub(super) fn may_have_another_body(&self, subscription: usize, event: usize) -> bool {
-        self.crashes > 0 && self.is_late(subscription, event)
-    }
-
     /// Whether a delivery may have been rendered long after its event was accepted.
     fn is_late(&self, subscription: usize, event: usize) -> bool {
         let owed = &self.owed[&(subscription, event)];

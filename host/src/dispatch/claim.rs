@@ -104,9 +104,7 @@ async fn take_one(app: &Arc<App>, mut it: Due, claimed: &mut Claimed) {
             // The other parts are known to the store before the first one is sent.
             claimed.records.extend(others.into_iter().map(Box::new).map(record));
             if !had_body {
-                claimed
-                    .records
-                    .push(record(Box::new(Delivery { due_at_ms: None, ..delivery.clone() })));
+                claimed.records.push(record(Box::new(delivery.clone())));
             }
             let unrecorded = None;
             claimed.ready.push(Ready {
@@ -130,7 +128,6 @@ fn runs(rendering: &Rendering, plugin: Digest) -> bool {
 fn held(due: Due) -> Box<Delivery> {
     let mut delivery = due.delivery;
     delivery.state = DeliveryState::Held;
-    delivery.due_at_ms = None;
     Box::new(delivery)
 }
 

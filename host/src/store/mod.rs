@@ -192,7 +192,8 @@ pub trait Store: PluginStore + ReplayStore {
     /// For each subscription with deliveries to come, when the next one is due.
     async fn due(&self) -> Result<Vec<(Uuid, i64)>>;
 
-    /// Takes deliveries that are due, oldest first. They are not given out again before they are recorded.
+    /// Takes deliveries that are due, oldest first. They are due no more: given out again is what is
+    /// recorded with a time, or was given out to a process that has ended.
     /// Of those with the same order key only the first one is due; one that has been tried for longer than
     /// `order_wait_ms` holds the others up no more.
     async fn claim(

@@ -246,6 +246,7 @@ async fn a_delivery_that_is_due_is_given_out_once() {
     let due = it.claim(50).await;
     assert_eq!(due[0].event.as_ref().unwrap().id, unrouted.event.id);
     assert_eq!(due[0].rendering.format, "cloudevents");
+    assert_eq!(due[0].delivery.due_at_ms, None, "or it would be due again, settled as it may be");
     assert!(it.claim(60).await.is_empty());
 
     // A clock that is set back makes no wait longer.

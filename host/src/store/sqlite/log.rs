@@ -266,8 +266,9 @@ pub(super) fn claim(
     });
     let mut take =
         connection.prepare_cached("update deliveries set due_at_ms = null where id = ?")?;
-    for it in &due {
+    for it in &mut due {
         take.execute(params![it.delivery.id.as_bytes()])?;
+        it.delivery.due_at_ms = None;
     }
     let mut first = connection.prepare_cached(
         "select min(due_at_ms) from deliveries where subscription = ? and due_at_ms is not null",
