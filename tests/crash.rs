@@ -54,6 +54,24 @@ async fn what_is_rendered_late_has_one_body_through_a_crash_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_closed_is_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store.sqlite");
+    let client_token = process::token(&store, "acme");
+    let router = Process::serve(&store);
+    let client = router.client(&client_token);
+    let id = client.publish(&event("t", json!({}))).await.expect(202)["id"].clone();
+    assert!(router.terminate().success());
+
+    let copy = folder.path().join("copy.sqlite");
+    std::fs::copy(&store, &copy).unwrap();
+    let router = Process::serve(&copy);
+    let path = format!("/v1/events/{}", id.as_str().unwrap());
+    router.client(&client_token).get(&path).await.expect(200);
+    router.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_router_does_not_touch_the_store_of_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store.sqlite");

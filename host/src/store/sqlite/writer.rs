@@ -96,7 +96,7 @@ impl Writer {
             while let Some(group) = next_group(&queue) {
                 room.add_permits(group.len());
                 if let Some(closed) = self.write(group) {
-                    drop(self);
+                    self.into_one_file();
                     // Nobody may be waiting any more.
                     let _ = closed.send(());
                     return;
@@ -192,6 +192,14 @@ impl Writer {
                     finish(Err(StoreError::Unavailable(err.to_string())));
                 }
             }
+        }
+    }
+
+    /// Whoever copies the file of a store that is closed has all of it.
+    fn into_one_file(self) {
+        let connection = self.connection;
+        if let Err(err) = connection.execute_batch("pragma wal_checkpoint(truncate)") {
+            tracing::warn!(%err, "the store is closed, and a part of it is in its write-ahead log");
         }
     }
 
