@@ -14,8 +14,8 @@ use crate::event::Tenant;
 use crate::store::{DeliveryQuery, Page, Place};
 
 /// How many deliveries, or events, a search looks at.
-const DELIVERIES_MAX: i64 = 10_000;
-const EVENTS_MAX: i64 = 2_000;
+const DELIVERIES_MAX: i64 = 2_000;
+const EVENTS_MAX: i64 = 1_000;
 /// At how many endpoints a search looks, of those that begin alike.
 const ENDPOINTS_MAX: usize = 100;
 
