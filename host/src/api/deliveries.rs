@@ -88,6 +88,7 @@ pub(super) async fn list(
 fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
     let subscription = parameter(query, "subscription", "the id of a subscription")?;
     Ok(DeliveryQuery {
+        delivery: None,
         subscriptions: subscription.map(|id| vec![id]),
         endpoint: query.get("endpoint").cloned(),
         event: parameter(query, "event", "the id of an event")?,

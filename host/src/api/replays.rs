@@ -96,9 +96,9 @@ pub(super) async fn create(
         from_ms: time("/from", it.from.as_deref())?,
         to_ms: time("/to", it.to.as_deref())?,
     };
-    let (total, upto) = api.app.store.replay_total(&tenant, search.clone()).await?;
+    let total = api.app.store.replay_total(&tenant, &search).await?;
     if it.dry_run {
-        let sample = api.app.store.replay_sample(&tenant, search, SAMPLE).await?;
+        let sample = api.app.store.replay_sample(&tenant, &search, SAMPLE).await?;
         let sample: Vec<Value> = sample.iter().map(delivery).collect();
         return Ok(answer(StatusCode::OK, &json!({"total": total, "sample": sample})));
     }
@@ -108,8 +108,7 @@ pub(super) async fn create(
         query: search,
         present: it.rendering == Rendering::Present,
         per_minute: it.per_minute,
-        cursor: 0,
-        upto,
+        place: None,
         total,
         replayed: 0,
         skipped: 0,

@@ -18,6 +18,8 @@ use crate::store::{self, Replay, ReplayState};
 const ROUND_MAX: u32 = 500;
 const ROUND: Duration = Duration::from_millis(100);
 const ROUNDS_A_MINUTE: u32 = 600;
+/// How often it looks for more of them in one round, where few of those that it comes by are wanted.
+const LOOKS_MAX: usize = 10;
 
 /// Works until it is told to stop.
 pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
@@ -65,16 +67,25 @@ async fn round(app: &Arc<App>, allowed: &mut HashMap<Uuid, u32>) -> store::Resul
 
 /// Answers whether there is more.
 async fn step(app: &Arc<App>, mut it: Replay, limit: usize) -> store::Result<bool> {
-    let page = app.store.replay_page(&it, limit).await?;
-    let these: Vec<u64> = page.iter().filter(|row| row.has_data).map(|row| row.seq).collect();
-    let ends = page.len() < limit;
-    it.cursor = page.last().map_or(it.upto, |row| row.seq);
+    let mut page = Vec::new();
+    for _ in 0..LOOKS_MAX {
+        let more = app.store.replay_page(&it, limit - page.len()).await?;
+        page.extend(more.deliveries);
+        match more.next {
+            Some(next) => it.place = Some(next),
+            None => {
+                it.state = ReplayState::Done;
+                it.ended_at_ms = Some(clock::now_ms());
+                break;
+            }
+        }
+        if page.len() >= limit {
+            break;
+        }
+    }
+    let these: Vec<Uuid> = page.iter().filter(|row| row.has_data).map(|row| row.id).collect();
     it.replayed += u64::try_from(these.len()).unwrap_or(0);
     it.skipped += u64::try_from(page.len() - these.len()).unwrap_or(0);
-    if ends {
-        it.state = ReplayState::Done;
-        it.ended_at_ms = Some(clock::now_ms());
-    }
     let it = app.store.replay_these(it, these, clock::now_ms()).await?;
     let mut subscriptions: Vec<Uuid> = page.iter().map(|row| row.subscription).collect();
     subscriptions.sort_unstable();

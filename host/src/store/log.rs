@@ -25,6 +25,8 @@ pub struct Due {
 /// What is looked for in the delivery log. What is left out narrows nothing.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryQuery {
+    /// This one.
+    pub delivery: Option<Uuid>,
     /// Of any of these.
     pub subscriptions: Option<Vec<Uuid>>,
     /// How the URL begins that the subscription has now.

@@ -25,7 +25,7 @@ use crate::subscription::{SigningSecret, Subscription};
 
 pub use log::{Backlog, Claim, Counts, CountsQuery, DeliveryQuery, Due, Page, Place};
 pub use plugins::{LogEntry, LogQuery, PluginStore, Quarantine};
-pub use replays::{Replay, ReplayQuery, ReplayState, ReplayStore, Replayable};
+pub use replays::{Replay, ReplayPage, ReplayQuery, ReplayState, ReplayStore, Replayable};
 pub use sqlite::{Sharing, Sqlite};
 
 /// Why something was not read or written. Texts are for the operator; callers answer by the kind.

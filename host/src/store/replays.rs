@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Result;
+use super::{DeliveryQuery, Place, Result};
 use crate::delivery::{Delivery, DeliveryState};
 use crate::event::Tenant;
 
@@ -27,6 +27,21 @@ pub struct ReplayQuery {
     pub to_ms: Option<i64>,
 }
 
+impl ReplayQuery {
+    /// The same, as a search of the log.
+    pub fn search(&self) -> DeliveryQuery {
+        DeliveryQuery {
+            delivery: self.delivery,
+            subscriptions: self.subscription.map(|it| vec![it]),
+            states: self.states.clone(),
+            event_type: self.event_type.clone(),
+            from_ms: self.from_ms,
+            to_ms: self.to_ms,
+            ..DeliveryQuery::default()
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplayState {
@@ -44,10 +59,8 @@ pub struct Replay {
     /// Whether bodies are made as the subscription would have them now.
     pub present: bool,
     pub per_minute: Option<u32>,
-    /// The number of the delivery that was looked at last.
-    pub cursor: u64,
-    /// The number of the last delivery that there was when it began.
-    pub upto: u64,
+    /// Where it has come to.
+    pub place: Option<Place>,
     /// How many deliveries it is about.
     pub total: u64,
     pub replayed: u64,
@@ -61,34 +74,43 @@ pub struct Replay {
 /// A delivery that a replay comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayable {
-    pub seq: u64,
+    pub id: Uuid,
     pub subscription: Uuid,
     /// Whether the data of its event are kept.
     pub has_data: bool,
 }
 
+/// Some of the deliveries that a replay comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplayPage {
+    pub deliveries: Vec<Replayable>,
+    /// Where to go on, unless that was the last of them. So many are looked at only that even an empty page
+    /// may have it.
+    pub next: Option<Place>,
+}
+
 /// What an engine does for replays.
 #[async_trait]
 pub trait ReplayStore: Send + Sync {
-    /// How many deliveries a query finds, and the number of the last delivery that there is.
-    async fn replay_total(&self, tenant: &Tenant, query: ReplayQuery) -> Result<(u64, u64)>;
+    /// How many deliveries a query finds.
+    async fn replay_total(&self, tenant: &Tenant, query: &ReplayQuery) -> Result<u64>;
 
     /// The newest deliveries that a query finds.
     async fn replay_sample(
         &self,
         tenant: &Tenant,
-        query: ReplayQuery,
+        query: &ReplayQuery,
         limit: usize,
     ) -> Result<Vec<Delivery>>;
 
     async fn put_replay(&self, it: Replay) -> Result<()>;
 
-    /// The next deliveries of a replay, oldest first.
-    async fn replay_page(&self, it: &Replay, limit: usize) -> Result<Vec<Replayable>>;
+    /// The next deliveries of a replay, oldest first, of events that were accepted before it began.
+    async fn replay_page(&self, it: &Replay, limit: usize) -> Result<ReplayPage>;
 
     /// Makes these deliveries due, and keeps how far the replay has come, unless it was cancelled.
     /// Answers what is kept.
-    async fn replay_these(&self, it: Replay, these: Vec<u64>, now_ms: i64) -> Result<Replay>;
+    async fn replay_these(&self, it: Replay, these: Vec<Uuid>, now_ms: i64) -> Result<Replay>;
 
     async fn replay(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Replay>>;
 

@@ -5,15 +5,14 @@ use crate::delivery::Attempt;
 
 const REPLAY: Uuid = Uuid::from_u128(70);
 
-fn replay(query: ReplayQuery, upto: u64) -> Replay {
+fn replay(query: ReplayQuery) -> Replay {
     Replay {
         id: REPLAY,
         tenant: tenant(),
         query,
         present: false,
         per_minute: Some(60),
-        cursor: 0,
-        upto,
+        place: None,
         total: 3,
         replayed: 0,
         skipped: 0,
@@ -55,7 +54,7 @@ impl Fresh {
     }
 
     async fn total(&self, query: ReplayQuery) -> u64 {
-        self.store.replay_total(&tenant(), query).await.unwrap().0
+        self.store.replay_total(&tenant(), &query).await.unwrap()
     }
 
     async fn claimed(&self) -> Vec<Delivery> {
@@ -92,31 +91,31 @@ async fn deliveries_are_found_by_every_part_of_a_query() {
         assert_eq!(it.total(query.clone()).await, total, "{query:?}");
     }
     // The newest of them is shown first.
-    let sample = it.store.replay_sample(&tenant(), of(&[dead]), 1).await.unwrap();
+    let sample = it.store.replay_sample(&tenant(), &of(&[dead]), 1).await.unwrap();
     assert_eq!(sample.iter().map(|it| it.id).collect::<Vec<_>>(), [one]);
     let other = Tenant::new("other").unwrap();
-    assert_eq!(it.store.replay_total(&other, of(&[dead])).await.unwrap().0, 0);
-    assert!(it.store.replay_sample(&other, of(&[dead]), 9).await.unwrap().is_empty());
+    assert_eq!(it.store.replay_total(&other, &of(&[dead])).await.unwrap(), 0);
+    assert!(it.store.replay_sample(&other, &of(&[dead]), 9).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn what_is_replayed_becomes_due_and_its_schedule_begins_anew() {
     let dead = DeliveryState::Dead;
     let (it, _) = Fresh::with(&[dead, DeliveryState::Delivered, dead, dead]).await;
-    let (_, upto) = it.store.replay_total(&tenant(), of(&[dead])).await.unwrap();
-    let mut begun = replay(of(&[dead]), upto);
+    let mut begun = replay(of(&[dead]));
     it.store.put_replay(begun.clone()).await.unwrap();
     let page = it.store.replay_page(&begun, 2).await.unwrap();
-    assert_eq!(page.len(), 2);
-    assert!(page.iter().all(|row| row.has_data && row.subscription == SUBSCRIPTION));
-    (begun.cursor, begun.replayed) = (page[1].seq, 2);
-    let these = page.iter().map(|row| row.seq).collect();
+    assert_eq!(page.deliveries.len(), 2);
+    assert!(page.deliveries.iter().all(|row| row.has_data && row.subscription == SUBSCRIPTION));
+    (begun.place, begun.replayed) = (page.next, 2);
+    let these = page.deliveries.iter().map(|row| row.id).collect();
     assert_eq!(it.store.replay_these(begun.clone(), these, 50).await.unwrap(), begun);
 
     // Whoever goes on after a crash knows how far it has come.
     let it = it.reopen().await;
     assert_eq!(it.store.running_replays().await.unwrap(), [begun.clone()]);
-    assert_eq!(it.store.replay_page(&begun, 2).await.unwrap().len(), 1);
+    let page = it.store.replay_page(&begun, 2).await.unwrap();
+    assert_eq!((page.deliveries.len(), page.next), (1, None));
     assert_eq!(it.store.due().await.unwrap(), [(SUBSCRIPTION, 50)]);
     let due = it.claimed().await;
     assert_eq!(due.len(), 2);
@@ -128,14 +127,43 @@ async fn what_is_replayed_becomes_due_and_its_schedule_begins_anew() {
 }
 
 #[tokio::test]
+async fn a_replay_goes_from_the_oldest_to_the_newest_whatever_state_they_are_in() {
+    let (dead, failed) = (DeliveryState::Dead, DeliveryState::Failed);
+    let (it, events) = Fresh::with(&[dead, failed, DeliveryState::Delivered, failed, dead]).await;
+    let wanted = [0, 1, 3, 4].map(|at: usize| delivery_id(&events[at].event, SUBSCRIPTION, 0));
+    let typed = ReplayQuery { event_type: Some("t".to_owned()), ..of(&DeliveryState::SETTLED) };
+    for (query, wanted) in [
+        (of(&[dead, failed]), &wanted[..]),
+        (typed, &[0, 1, 2, 3, 4].map(|at: usize| delivery_id(&events[at].event, SUBSCRIPTION, 0))),
+        (ReplayQuery { delivery: Some(wanted[2]), ..of(&[failed]) }, &wanted[2..3]),
+    ] {
+        let mut begun = replay(query.clone());
+        let mut gone = Vec::new();
+        loop {
+            let page = it.store.replay_page(&begun, 1).await.unwrap();
+            gone.extend(page.deliveries.iter().map(|row| row.id));
+            begun.place = page.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(gone, wanted, "{query:?}");
+    }
+    // What comes later is not part of it.
+    let earlier = Replay { created_at_ms: THEN_MS - 1, ..replay(of(&[dead, failed])) };
+    assert_eq!(it.store.replay_page(&earlier, 9).await.unwrap().deliveries, []);
+}
+
+#[tokio::test]
 async fn a_replay_of_the_present_forgets_the_body_and_leaves_what_is_on_its_way() {
     let (it, events) = Fresh::with(&[DeliveryState::Delivered, DeliveryState::Retrying]).await;
-    let begun = Replay { present: true, ..replay(of(&DeliveryState::SETTLED), 9) };
+    let begun = Replay { present: true, ..replay(of(&DeliveryState::SETTLED)) };
     it.store.put_replay(begun.clone()).await.unwrap();
     let page = it.store.replay_page(&begun, 9).await.unwrap();
-    assert_eq!(page.len(), 1);
+    assert_eq!(page.deliveries.len(), 1);
     // Even where it was settled when it was found.
-    let these = vec![page[0].seq, page[0].seq + 1];
+    let late = delivery_id(&events[1].event, SUBSCRIPTION, 0);
+    let these = vec![page.deliveries[0].id, late];
     it.store.replay_these(begun, these, 50).await.unwrap();
     let due = it.claimed().await;
     assert_eq!(due.len(), 1);
@@ -146,7 +174,7 @@ async fn a_replay_of_the_present_forgets_the_body_and_leaves_what_is_on_its_way(
 #[tokio::test]
 async fn a_replay_that_was_cancelled_makes_nothing_due() {
     let (it, _) = Fresh::with(&[DeliveryState::Dead]).await;
-    let begun = replay(of(&[DeliveryState::Dead]), 9);
+    let begun = replay(of(&[DeliveryState::Dead]));
     it.store.put_replay(begun.clone()).await.unwrap();
     let other = Tenant::new("other").unwrap();
     let theirs = it.store.cancel_replay(&other, REPLAY, 60).await;
@@ -158,7 +186,7 @@ async fn a_replay_that_was_cancelled_makes_nothing_due() {
 
     // Its next page was on its way.
     let page = it.store.replay_page(&begun, 9).await.unwrap();
-    let these = page.iter().map(|row| row.seq).collect();
+    let these = page.deliveries.iter().map(|row| row.id).collect();
     assert_eq!(it.store.replay_these(begun, these, 80).await.unwrap(), ended);
     assert!(it.claimed().await.is_empty());
     assert!(it.store.running_replays().await.unwrap().is_empty());
@@ -167,7 +195,7 @@ async fn a_replay_that_was_cancelled_makes_nothing_due() {
 #[tokio::test]
 async fn replays_are_listed_newest_first_to_their_tenant() {
     let it = Fresh::new().await;
-    let numbered = |number| Replay { id: Uuid::from_u128(number), ..replay(of(&[]), 9) };
+    let numbered = |number| Replay { id: Uuid::from_u128(number), ..replay(of(&[])) };
     for number in 1..=3 {
         it.store.put_replay(numbered(number)).await.unwrap();
     }
@@ -190,6 +218,6 @@ async fn a_replay_sees_where_the_data_are_no_longer_kept() {
     let (it, _) = Fresh::with(&[DeliveryState::Dead]).await;
     let keep = Retention { payloads_ms: 0, attempts_ms: 90 * DAY_MS, bytes_max: u64::MAX };
     while it.store.prune(THEN_MS + DAY_MS, keep).await.unwrap().more {}
-    let page = it.store.replay_page(&replay(of(&[DeliveryState::Dead]), 9), 9).await.unwrap();
-    assert_eq!(page.iter().map(|row| row.has_data).collect::<Vec<_>>(), [false]);
+    let page = it.store.replay_page(&replay(of(&[DeliveryState::Dead])), 9).await.unwrap();
+    assert_eq!(page.deliveries.iter().map(|row| row.has_data).collect::<Vec<_>>(), [false]);
 }

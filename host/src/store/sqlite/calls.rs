@@ -265,7 +265,7 @@ impl Store for Sqlite {
     async fn purge(&self, tenant: &Tenant, ids: Vec<Uuid>) -> Result<u64> {
         let tenant = tenant.clone();
         self.write(move |it| {
-            Ok(search::purge(it.connection, &tenant, &ids, it.known.routed_upto_of(&tenant))?)
+            Ok(retention::purge(it.connection, &tenant, &ids, it.known.routed_upto_of(&tenant))?)
         })
         .await
     }

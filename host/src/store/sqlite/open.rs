@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_start.sql"),
     include_str!("migrations/0002_plugins.sql"),
     include_str!("migrations/0003_delivery.sql"),
     include_str!("migrations/0004_log.sql"),
+    include_str!("migrations/0005_replays.sql"),
 ];
 
 /// Held as long as the store is open: only one process routes from a file.

@@ -35,6 +35,9 @@ pub(super) fn path(query: &DeliveryQuery, owner: Value) -> Path {
 }
 
 fn along_one_thing(query: &DeliveryQuery, owner: &Value) -> Option<Path> {
+    if let Some(id) = query.delivery {
+        return Some(Path(Along::Deliveries, "deliveries", "deliveries.id = ?", vec![blob(id)]));
+    }
     if let Some(event) = query.event {
         return Some(Path(Along::Events, "events e", "e.id = ?", vec![blob(event)]));
     }

@@ -7,6 +7,7 @@ use super::rows::{to_json, uuid};
 use super::writer::Writing;
 use super::{access, counts, order, plugin_log};
 use crate::delivery::Reason;
+use crate::event::Tenant;
 use crate::store::{Pruned, Retention};
 
 /// How many rows of a kind are looked at in one transaction, so that none of them takes long.
@@ -184,4 +185,29 @@ fn bytes(connection: &Connection) -> Result<u64> {
 
 pub(super) fn number(connection: &Connection, pragma: &str) -> Result<u64> {
     connection.query_one(&format!("pragma {pragma}"), (), |row| row.get(0))
+}
+
+/// Forgets deliveries that are settled and whose events are routed: others would come again.
+pub(super) fn purge(
+    connection: &Connection,
+    tenant: &Tenant,
+    ids: &[Uuid],
+    routed: u64,
+) -> Result<u64> {
+    let mut purged = 0;
+    for id in ids {
+        let gone = connection
+            .prepare_cached(
+                "delete from deliveries where id = ? and tenant = ? and event_seq <= ?
+                 and state not in ('pending', 'retrying', 'held')",
+            )?
+            .execute(params![id.as_bytes(), tenant.as_str(), routed])?;
+        if gone > 0 {
+            connection
+                .prepare_cached("delete from attempts where delivery = ?")?
+                .execute(params![id.as_bytes()])?;
+            purged += 1;
+        }
+    }
+    Ok(purged)
 }

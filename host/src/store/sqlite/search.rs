@@ -1,5 +1,7 @@
-//! The delivery log, as it is searched. Every search goes along an index, newest first, and looks at so many
-//! rows only: what it has to say where little fits is where to go on.
+//! The delivery log, as it is searched. Every search goes along an index, newest first (replays go the other
+//! way), and looks at so many rows only: what it has to say where little fits is where to go on.
+
+use std::cmp::Reverse;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params, params_from_iter};
@@ -16,37 +18,70 @@ use crate::store::{DeliveryQuery, Page, Place};
 /// How many deliveries, or events, a search looks at.
 const DELIVERIES_MAX: i64 = 2_000;
 const EVENTS_MAX: i64 = 1_000;
+/// How many of them are counted at a time.
+const COUNTED_MAX: i64 = 20_000;
 /// At how many endpoints a search looks, of those that begin alike.
 const ENDPOINTS_MAX: usize = 100;
+
+/// Which way a search goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    NewestFirst,
+    OldestFirst,
+}
 
 pub(super) fn deliveries(
     connection: &Connection,
     tenant: &Tenant,
     query: &DeliveryQuery,
 ) -> Result<Page> {
+    let (found, next) = walk(connection, tenant, query, Order::NewestFirst)?;
+    Ok(Page { deliveries: found.into_iter().map(|(_, it)| it).collect(), next })
+}
+
+/// Deliveries with their places, and where to go on.
+pub(super) type Walked = (Vec<(Place, Delivery)>, Option<Place>);
+
+pub(super) fn walk(
+    connection: &Connection,
+    tenant: &Tenant,
+    query: &DeliveryQuery,
+    order: Order,
+) -> Result<Walked> {
     let mut found = Vec::new();
     let mut stops = Vec::new();
     for part in parts(connection, tenant, query)? {
-        let (some, stop) = Search::new(tenant, &part).run(connection)?;
+        let (some, stop) = Search::new(tenant, &part, order).run(connection)?;
         found.extend(some);
         stops.extend(stop);
     }
-    found.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+    let ahead = |it: &Placed| match order {
+        Order::NewestFirst => (Some(Reverse(*it)), None),
+        Order::OldestFirst => (None, Some(*it)),
+    };
+    found.sort_by_key(|(place, _)| ahead(place));
     // Behind the place where the first of them stopped, another may have more.
-    let stop = stops.into_iter().max();
-    found.retain(|(place, _)| stop.is_none_or(|stop| *place >= stop));
+    let stop = stops.into_iter().min_by_key(ahead);
+    found.retain(|(place, _)| stop.is_none_or(|stop| ahead(place) <= ahead(&stop)));
     let is_cut = found.len() > query.limit;
     found.truncate(query.limit);
     let last = found.last().map(|(place, _)| *place);
     let next = if is_cut { last } else { stop };
-    Ok(Page {
-        deliveries: found.into_iter().map(|(_, it)| it).collect(),
-        next: next.map(|it| it.place),
-    })
+    let found = found.into_iter().map(|(placed, it)| (placed.place, it)).collect();
+    Ok((found, next.map(|it| it.place)))
+}
+
+/// How many deliveries a search finds in its next part, and where to go on.
+pub(super) fn count(
+    connection: &Connection,
+    tenant: &Tenant,
+    part: &DeliveryQuery,
+) -> Result<(u64, Option<Place>)> {
+    Search::new(tenant, part, Order::NewestFirst).count(connection)
 }
 
 /// What is searched for along one index each.
-fn parts(
+pub(super) fn parts(
     connection: &Connection,
     tenant: &Tenant,
     query: &DeliveryQuery,
@@ -93,6 +128,7 @@ struct Placed {
 /// A search along one index.
 struct Search<'a> {
     query: &'a DeliveryQuery,
+    order: Order,
     along: Along,
     /// The table with the index, and the part that the index knows.
     table: &'static str,
@@ -120,9 +156,10 @@ impl Along {
 }
 
 impl<'a> Search<'a> {
-    fn new(tenant: &Tenant, query: &'a DeliveryQuery) -> Search<'a> {
+    fn new(tenant: &Tenant, query: &'a DeliveryQuery, order: Order) -> Search<'a> {
         let mut it = Search {
             query,
+            order,
             along: Along::Deliveries,
             table: "deliveries",
             condition: String::new(),
@@ -181,7 +218,11 @@ impl<'a> Search<'a> {
         };
         bound(">=", query.from_ms);
         bound("<", query.to_ms);
-        bound("<=", query.after.map(|it| it.created_at_ms));
+        let behind = match self.order {
+            Order::NewestFirst => "<=",
+            Order::OldestFirst => ">=",
+        };
+        bound(behind, query.after.map(|it| it.created_at_ms));
     }
 
     fn narrow(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {
@@ -190,64 +231,83 @@ impl<'a> Search<'a> {
         self.rest_values.extend(values);
     }
 
-    /// What is found, and where to go on.
-    fn run(mut self, connection: &Connection) -> Result<Found> {
-        let number = |it: u64| Value::Integer(i64::try_from(it).unwrap_or(i64::MAX));
-        let (time, seq, place, looked_at, join, order) = match self.along {
-            Along::Deliveries => (
-                "deliveries.created_at_ms",
-                "deliveries.seq",
-                "deliveries.created_at_ms, deliveries.event_seq, deliveries.seq",
-                DELIVERIES_MAX,
-                "",
-                "deliveries.created_at_ms desc, deliveries.seq desc",
-            ),
-            Along::Events => (
-                "e.accepted_at_ms",
-                "e.seq",
-                "e.accepted_at_ms, e.seq, 0",
-                EVENTS_MAX,
-                "cross join deliveries indexed by deliveries_by_event
-                 on deliveries.event_seq = e.seq",
-                "e.accepted_at_ms desc, e.seq desc, deliveries.seq desc",
-            ),
+    /// The columns that a search goes along, its direction in SQL, and the sign of what comes after a place.
+    fn way(&self) -> (&'static str, &'static str, &'static str, &'static str) {
+        let (time, seq) = match self.along {
+            Along::Deliveries => ("deliveries.created_at_ms", "deliveries.seq"),
+            Along::Events => ("e.accepted_at_ms", "e.seq"),
         };
-        if let Some(after) = self.query.after {
-            // Of the event where the page before ended there may be more.
-            let (sign, at) = match self.along {
-                Along::Deliveries => ("<", after.seq),
-                Along::Events => ("<=", after.event_seq),
-            };
-            self.condition.push_str(&format!(" and ({time}, {seq}) {sign} (?, ?)"));
-            self.index_values.extend([after.created_at_ms.into(), number(at)]);
-            if self.along == Along::Events {
-                let rest = "(deliveries.event_seq <> ? or deliveries.seq < ?)";
-                self.narrow(rest, [number(after.event_seq), number(after.seq)]);
-            }
+        match self.order {
+            Order::NewestFirst => (time, seq, "desc", "<"),
+            Order::OldestFirst => (time, seq, "asc", ">"),
         }
+    }
+
+    /// Leaves out what comes up to the place where the page before ended.
+    fn go_on(&mut self) {
+        let Some(after) = self.query.after else { return };
+        let (time, seq, _, sign) = self.way();
+        let (at, or_equal) = match self.along {
+            Along::Deliveries => (after.seq, ""),
+            // Of the event where the page before ended there may be more.
+            Along::Events => (after.event_seq, "="),
+        };
+        self.condition.push_str(&format!(" and ({time}, {seq}) {sign}{or_equal} (?, ?)"));
+        self.index_values.extend([after.created_at_ms.into(), number(at)]);
+        if self.along == Along::Events {
+            let rest = format!("(deliveries.event_seq <> ? or deliveries.seq {sign} ?)");
+            self.narrow(&rest, [number(after.event_seq), number(after.seq)]);
+        }
+    }
+
+    /// Looks at no more than so many rows of the index. Answers where that ends.
+    fn stop(&mut self, connection: &Connection, looked_at: i64) -> Result<Option<Placed>> {
+        let (time, seq, direction, sign) = self.way();
+        // All of an event's deliveries come before what is behind it.
+        let place = match (self.along, self.order) {
+            (Along::Deliveries, _) => "created_at_ms, event_seq, seq",
+            (Along::Events, Order::NewestFirst) => "accepted_at_ms, seq, 0",
+            (Along::Events, Order::OldestFirst) => "accepted_at_ms, seq, 9223372036854775807",
+        };
         let (table, condition) = (self.table, &self.condition);
         let stop = connection
             .prepare_cached(&format!(
                 "select {place} from {table} where {condition}
-                 order by {time} desc, {seq} desc limit 1 offset {}",
+                 order by {time} {direction}, {seq} {direction} limit 1 offset {}",
                 looked_at - 1
             ))?
             .query_row(params_from_iter(&self.index_values), |row| self.along.placed(row, 0))
             .optional()?;
-        let mut sql = format!(
-            "select {DELIVERY}, deliveries.created_at_ms, deliveries.event_seq, deliveries.seq
-             from {table} {join} where {condition}"
-        );
-        let mut values = self.index_values;
         if let Some(stop) = stop {
-            sql.push_str(&format!(" and ({time}, {seq}) >= (?, ?)"));
+            let up_to = if sign == "<" { ">=" } else { "<=" };
+            self.condition.push_str(&format!(" and ({time}, {seq}) {up_to} (?, ?)"));
             let Place { created_at_ms, event_seq, seq } = stop.place;
             let at = if self.along == Along::Events { event_seq } else { seq };
-            values.extend([created_at_ms.into(), number(at)]);
+            self.index_values.extend([created_at_ms.into(), number(at)]);
         }
-        sql.push_str(&format!("{} order by {order} limit ?", self.rest));
-        values.extend(self.rest_values);
-        values.push(number(u64::try_from(self.query.limit).unwrap_or(u64::MAX)));
+        Ok(stop)
+    }
+
+    /// What is found, and where to go on.
+    fn run(mut self, connection: &Connection) -> Result<Found> {
+        self.go_on();
+        let looked_at = match self.along {
+            Along::Deliveries => DELIVERIES_MAX,
+            Along::Events => EVENTS_MAX,
+        };
+        let stop = self.stop(connection, looked_at)?;
+        let (time, seq, direction, _) = self.way();
+        let also = match self.along {
+            Along::Deliveries => String::new(),
+            Along::Events => format!(", deliveries.seq {direction}"),
+        };
+        let from = self.from();
+        let sql = format!(
+            "select {DELIVERY}, deliveries.created_at_ms, deliveries.event_seq, deliveries.seq {from}
+             order by {time} {direction}, {seq} {direction}{also} limit ?"
+        );
+        let limit = number(u64::try_from(self.query.limit).unwrap_or(u64::MAX));
+        let values = self.index_values.into_iter().chain(self.rest_values).chain([limit]);
         let mut find = connection.prepare_cached(&sql)?;
         let found = find.query_map(params_from_iter(values), |row| {
             Ok((self.along.placed(row, DELIVERY_COLUMNS)?, read(row)?))
@@ -257,6 +317,33 @@ impl<'a> Search<'a> {
         let next = if is_full { found.last().map(|(place, _)| *place) } else { stop };
         Ok((found, next))
     }
+
+    fn count(mut self, connection: &Connection) -> Result<(u64, Option<Place>)> {
+        self.go_on();
+        let stop = self.stop(connection, COUNTED_MAX)?;
+        let sql = format!("select count(*) {}", self.from());
+        let values = self.index_values.into_iter().chain(self.rest_values);
+        let count = connection
+            .prepare_cached(&sql)?
+            .query_row(params_from_iter(values), |row| row.get(0))?;
+        Ok((count, stop.map(|it| it.place)))
+    }
+
+    /// What is searched, in SQL.
+    fn from(&self) -> String {
+        let join = match self.along {
+            Along::Deliveries => "",
+            Along::Events => {
+                "cross join deliveries indexed by deliveries_by_event
+                 on deliveries.event_seq = e.seq"
+            }
+        };
+        format!("from {} {join} where {}{}", self.table, self.condition, self.rest)
+    }
+}
+
+fn number(it: u64) -> Value {
+    Value::Integer(i64::try_from(it).unwrap_or(i64::MAX))
 }
 
 pub(super) fn delivery(
@@ -289,29 +376,4 @@ pub(super) fn delivery(
     let mut attempts: Vec<Attempt> = attempts.collect::<Result<_>>()?;
     attempts.extend(delivery.last_attempt.clone());
     Ok(Some((delivery, attempts)))
-}
-
-/// Forgets deliveries that are settled and whose events are routed: others would come again.
-pub(super) fn purge(
-    connection: &Connection,
-    tenant: &Tenant,
-    ids: &[Uuid],
-    routed: u64,
-) -> Result<u64> {
-    let mut purged = 0;
-    for id in ids {
-        let gone = connection
-            .prepare_cached(
-                "delete from deliveries where id = ? and tenant = ? and event_seq <= ?
-                 and state not in ('pending', 'retrying', 'held')",
-            )?
-            .execute(params![id.as_bytes(), tenant.as_str(), routed])?;
-        if gone > 0 {
-            connection
-                .prepare_cached("delete from attempts where delivery = ?")?
-                .execute(params![id.as_bytes()])?;
-            purged += 1;
-        }
-    }
-    Ok(purged)
 }
