@@ -1,6 +1,6 @@
 # Each line calls cargo or a script. `make demo` and `make test` set up what they need by themselves.
 
-.PHONY: setup run demo test fault soak test-languages plugin-tour bench-wasm lint ci
+.PHONY: setup run demo test fault soak test-languages plugin-tour bench bench-quick bench-count bench-wasm lint ci
 
 setup: ## Install what is missing: a C compiler, Rust, the wasm32 target
 	@scripts/setup
@@ -32,8 +32,18 @@ plugin-tour: test-languages ## The same: it ends with how long each step has tak
 soak: setup ## Hold a load with failures for MINUTES=10, with figures each minute; nothing may be lost
 	@scripts/soak $(or $(MINUTES),10)
 
-bench-wasm: setup ## Measure runs of plugins; the first time, compiles everything anew, optimised
-	@cargo bench --locked --workspace --bench wasm
+bench: setup ## Measure everything, beside what this machine can do; the first time, compiles everything anew, optimised
+	@cargo bench --locked --workspace --bench bench
+
+bench-quick: setup ## The ratios that matter, in a minute
+	@cargo bench --locked --workspace --bench bench -- quick
+
+bench-count: ## Count what an event costs in instructions; fails when that is over a tenth more than committed
+	@scripts/setup bench
+	@cargo bench --locked --workspace --bench bench -- count
+
+bench-wasm: setup ## Measure runs of plugins alone
+	@cargo bench --locked --workspace --bench bench -- plugins
 
 lint: ## Check the formatting, and clippy natively and for the plugins
 	@scripts/setup lint

@@ -79,6 +79,10 @@ impl Process {
         Client::new(self.base.clone(), Some(token.to_owned()))
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the kernel says of its memory.
     pub(crate) fn bytes(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

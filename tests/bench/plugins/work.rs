@@ -20,8 +20,8 @@ pub(crate) struct Work {
     pub(crate) native: Option<Native>,
     /// How many KiB the data have.
     pub(crate) sizes: Vec<usize>,
-    /// Size, and the microseconds that DESIGN allows.
-    pub(crate) targets: &'static [(usize, f64)],
+    /// Size, and the microseconds that it is to take at most.
+    pub(crate) targets: &'static [(usize, &'static str)],
 }
 
 const SCRIPT: &str = "const filter = (event) => \
@@ -34,7 +34,7 @@ pub(crate) fn plugins() -> Vec<Work> {
         config: "{}".to_owned(),
         native: None,
         sizes: vec![1],
-        targets: &[(1, 8.0)],
+        targets: &[(1, "≤ 8")],
     };
     let filter = json!({"when": {"all": [
         {"at": "/amount", "gte": 100}, {"at": "/country", "in": ["AT", "DE"]},
@@ -44,7 +44,7 @@ pub(crate) fn plugins() -> Vec<Work> {
         {"remove": "/internal_note"},
         {"template": {"at": "/title", "text": "{/amount} from {/country}"}},
     ]});
-    let mut filter = standard("filter", filter, native::filter, &[(1, 12.0), (64, 12.0)]);
+    let mut filter = standard("filter", filter, native::filter, &[(1, "≤ 12"), (64, "≤ 12")]);
     filter.sizes.push(64);
     let remove = json!({"remove": ["/customer/mail", "/internal_note"]});
     let alternate = json!({"kind": "Loyalty", "put": "/customer/id"});
@@ -52,7 +52,7 @@ pub(crate) fn plugins() -> Vec<Work> {
     let sample = json!({"percent": 50, "by": "/customer/id"});
     vec![
         empty,
-        standard("minimize", remove, native::minimize, &[(1, 12.0), (16, 20.0)]),
+        standard("minimize", remove, native::minimize, &[(1, "≤ 12"), (16, "≤ 20")]),
         standard("alternate-id", alternate, native::alternate_id, &[]),
         filter,
         standard("redact", fields, native::redact, &[]),
@@ -67,7 +67,7 @@ fn standard(
     name: &'static str,
     config: serde_json::Value,
     native: Native,
-    targets: &'static [(usize, f64)],
+    targets: &'static [(usize, &'static str)],
 ) -> Work {
     let (_, file) = STANDARD_PLUGINS.iter().find(|(it, _)| *it == name).unwrap();
     let config = config.to_string();

@@ -1,10 +1,7 @@
-//! What runs of plugins cost, beside the same work in native code. `make bench-wasm` prints the tables; no
-//! time is a failure.
+//! What runs of plugins cost, beside the same work in native code.
 //!
 //! A run is all of `Runtime::run` for one step: a fresh instance, the plugin, and what its verdict makes of
 //! the event.
-
-#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
 
 mod held; // instances at the same time
 mod native; // the same work without WebAssembly
@@ -22,6 +19,8 @@ use hookyard::wasm::{
     Addressee, Budget, Compiler, Limits, Outcome, Purpose, Runtime, Step, Uploaded,
 };
 
+use super::Bench;
+use super::report::{Report, Rounds, Row};
 use work::Work;
 
 /// Each time is the median of so many batches, and is shown with the fastest and the slowest of them.
@@ -32,36 +31,41 @@ const BATCH: u32 = 150;
 const RUNS_FOR_IMAGE: usize = 200;
 const IMAGE_PATIENCE: Duration = Duration::from_secs(120);
 
-fn main() {
+pub(crate) fn measure(bench: &mut Bench) {
     let folder = tempfile::tempdir().unwrap();
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cores = thread::available_parallelism().map_or(0, usize::from);
-    println!("Linux {}, {cores} cores, {BATCHES} batches each: median (range)\n", kernel.trim());
-
     let runtime = open(folder.path(), 4, 5);
     let plugins = work::plugins();
-    println!("Compiling and loading, in milliseconds");
-    println!(
-        "{:13} {:>9} {:>9} {:>9} {:>9} {:>9} {:>20}",
-        "", "file", "code", "upload", "compile", "image", "load"
-    );
     let mut digests = Vec::new();
     for plugin in &plugins {
         let (uploaded, upload) = clocked(|| runtime.upload(&plugin.file, false).unwrap());
         digests.push(uploaded.digest);
-        show_loading(&runtime, folder.path(), plugin, &uploaded, upload);
+        add_loading(&mut bench.report, &runtime, folder.path(), plugin, &uploaded, upload);
     }
-    println!("{:70} target: load ≤ 0.3\n", "");
-
-    println!("A run, in microseconds");
-    println!("{:20} {:>26} {:>26} {:>26}", "", "configured in each run", "from an image", "native");
     for (plugin, digest) in plugins.iter().zip(digests) {
         for size in &plugin.sizes {
-            show_runs(&runtime, plugin, digest, *size);
+            add_runs(&mut bench.report, &runtime, plugin, digest, *size);
         }
     }
-    println!();
-    held::show();
+    held::measure(&mut bench.report);
+}
+
+/// What the plugin `minimize` takes for 1 KiB, of what native code takes.
+pub(crate) fn minimize_of_native() -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = open(folder.path(), 4, 5);
+    let plugin = work::plugins().into_iter().find(|it| it.name == "minimize").unwrap();
+    let digest = runtime.upload(&plugin.file, false).unwrap().digest;
+    let step = Step { plugin: digest, config: plugin.config.clone() };
+    let event = work::event(1);
+    make_image(&runtime, folder.path(), &step, &event);
+    let (mut image, mut native) = (Rounds::default(), Rounds::default());
+    let data = event.content.data.as_ref().unwrap().bytes();
+    let work = plugin.native.unwrap();
+    for _ in 0..BATCHES {
+        image.0.push(each(|| _ = black_box(run(&runtime, &event, &step))));
+        native.0.push(each(|| _ = black_box(work(black_box(data)))));
+    }
+    image.median() / native.median()
 }
 
 /// `runs_max` instances at most, and `filter_ms` of CPU time for a filter.
@@ -100,7 +104,8 @@ fn run(runtime: &Runtime, event: &Arc<Event>, step: &Step) -> Outcome {
     runtime.run(event, std::slice::from_ref(step), &addressee).unwrap().outcome
 }
 
-fn show_loading(
+fn add_loading(
+    report: &mut Report,
     runtime: &Runtime,
     folder: &Path,
     plugin: &Work,
@@ -118,16 +123,25 @@ fn show_loading(
         let ((), second) = clocked(call);
         millis(first.saturating_sub(second))
     });
-    println!(
-        "{:13} {:>6} KB {:>6} KB {:>9.1} {:>9.1} {:>9.1} {:>20}",
-        plugin.name,
-        plugin.file.len() / 1_000,
-        code_bytes(folder, uploaded.digest).unwrap() / 1_000,
-        millis(upload),
-        millis(uploaded.compile_time),
-        millis(image),
-        Spread::of(loads.collect()).show(3)
-    );
+    let loads = Rounds(loads.collect());
+    let mut add = |what: &str, unit, values, target| {
+        report.add(Row {
+            group: "Plugins: compiling and loading",
+            name: format!("{}, {what}", plugin.name),
+            unit,
+            values,
+            limit: None,
+            target,
+        });
+    };
+    let kib = |bytes: f64| Rounds(vec![bytes / 1_024.0]);
+    let code = code_bytes(folder, uploaded.digest).unwrap();
+    add("file", "KiB", kib(plugin.file.len() as f64), "");
+    add("code", "KiB", kib(code as f64), "");
+    add("upload, all of it", "ms", Rounds(vec![millis(upload)]), "");
+    add("compiling", "ms", Rounds(vec![millis(uploaded.compile_time)]), "");
+    add("image of a configuration", "ms", Rounds(vec![millis(image)]), "");
+    add("load", "ms", loads, "≤ 0.3");
 }
 
 /// Runs a step until it has an image. Answers how long that took.
@@ -160,37 +174,19 @@ fn code_bytes(folder: &Path, name: Digest) -> Option<u64> {
     found.next().map(|it| it.metadata().unwrap().len())
 }
 
-/// How far apart batches were.
-struct Spread(Vec<f64>);
-
-impl Spread {
-    fn of(mut batches: Vec<f64>) -> Spread {
-        batches.sort_by(f64::total_cmp);
-        Spread(batches)
-    }
-
-    fn median(&self) -> f64 {
-        self.0[self.0.len() / 2]
-    }
-
-    fn show(&self, digits: usize) -> String {
-        let (least, most) = (self.0[0], self.0[self.0.len() - 1]);
-        format!("{:.digits$} ({least:.digits$}–{most:.digits$})", self.median())
-    }
-}
-
 /// Microseconds for one of a batch.
 fn each(mut work: impl FnMut()) -> f64 {
     let ((), took) = clocked(|| (0..BATCH).for_each(|_| work()));
     took.as_secs_f64() * 1e6 / f64::from(BATCH)
 }
 
-fn show_runs(runtime: &Runtime, plugin: &Work, digest: Digest, size: usize) {
+fn add_runs(report: &mut Report, runtime: &Runtime, plugin: &Work, digest: Digest, size: usize) {
     let event = work::event(size);
     let step = Step { plugin: digest, config: plugin.config.clone() };
     let data = event.content.data.as_ref().unwrap().bytes();
     let sizes_before = plugin.sizes.iter().take_while(|it| **it < size).count();
-    let (mut configured, mut image, mut native) = (vec![], vec![], vec![]);
+    let (mut configured, mut image, mut native) =
+        (Rounds::default(), Rounds::default(), Rounds::default());
     // In turn, so that what else the machine does is the same for all of them.
     for batch in 1..=BATCHES {
         // With one more space it is another configuration, which has been run by nobody.
@@ -198,21 +194,23 @@ fn show_runs(runtime: &Runtime, plugin: &Work, digest: Digest, size: usize) {
         let other = Step { plugin: digest, config: format!("{}{spaces}", step.config) };
         let outcome = run(runtime, &event, &other);
         assert!(!matches!(outcome, Outcome::Fail(_)), "{}: {outcome:?}", plugin.name);
-        configured.push(each(|| _ = black_box(run(runtime, &event, &other))));
-        image.push(each(|| _ = black_box(run(runtime, &event, &step))));
-        native.extend(plugin.native.map(|native| each(|| _ = black_box(native(black_box(data))))));
+        configured.0.push(each(|| _ = black_box(run(runtime, &event, &other))));
+        image.0.push(each(|| _ = black_box(run(runtime, &event, &step))));
+        let work = |native: native::Native| each(|| _ = black_box(native(black_box(data))));
+        native.0.extend(plugin.native.map(work));
     }
-    let (configured, image) = (Spread::of(configured), Spread::of(image));
-    let target = plugin.targets.iter().find(|(of, _)| *of == size).map(|(_, most)| {
-        let met = if image.median() <= *most { "met" } else { "missed" };
-        format!("target: image ≤ {most}, {met}")
-    });
-    println!(
-        "{:13} {size:>2} KiB {:>26} {:>26} {:>26}   {}",
-        plugin.name,
-        configured.show(2),
-        image.show(2),
-        if native.is_empty() { "–".to_owned() } else { Spread::of(native).show(2) },
-        target.unwrap_or_default()
-    );
+    let limit = plugin.native.map(|_| ("native", native));
+    let targets = plugin.targets.iter().find(|(of, _)| *of == size);
+    let mut add = |what: &str, values, target| {
+        report.add(Row {
+            group: "Plugins: a run, a fresh instance each",
+            name: format!("{}, {size} KiB, {what}", plugin.name),
+            unit: "µs",
+            values,
+            limit: limit.clone(),
+            target,
+        });
+    };
+    add("from an image", image, targets.map_or("", |(_, target)| target));
+    add("configured in the run", configured, "");
 }

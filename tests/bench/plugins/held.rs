@@ -7,7 +7,8 @@ use std::time::Duration;
 use hookyard::wasm::{Addressee, Outcome, Step};
 use rustix::process::{Pid, setpriority_process};
 
-use super::{clocked, open, try_open, work};
+use super::{open, try_open, work};
+use crate::report::{Report, Rounds, Row};
 
 /// The instances of a pool, beside which a router has four more for uploads.
 const POOL: usize = 250;
@@ -22,21 +23,28 @@ const BEGINS_WITHIN: Duration = Duration::from_micros(500);
 const STACK_BYTES: usize = 1 << 20;
 const POOLS: [u32; 6] = [500, 1_000, 2_000, 4_000, 8_000, 16_000];
 
-pub(crate) fn show() {
-    println!("Instances at the same time");
+pub(crate) fn measure(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
-    let possible = POOLS.iter().take_while(|it| {
-        let (opened, took) = clocked(|| try_open(folder.path(), **it, 5));
-        let so = if opened.is_ok() { "opens" } else { "cannot be had" };
-        println!("  a pool of {it:>6} {so} in {:.1} ms", took.as_secs_f64() * 1e3);
-        opened.is_ok()
-    });
-    assert!(possible.count() > 0, "there is no pool at all");
-    hold();
+    let possible = POOLS.iter().rev().find(|it| try_open(folder.path(), **it, 5).is_ok());
+    let kib = hold();
+    let mut add = |name: String, unit, value: f64| {
+        report.add(Row {
+            group: "Plugins: instances at the same time",
+            name,
+            unit,
+            values: Rounds(vec![value]),
+            limit: None,
+            target: "",
+        });
+    };
+    let possible = possible.expect("there is no pool at all");
+    add("the largest pool that can be had".to_owned(), "instances", f64::from(*possible));
+    add(format!("{POOL} of them at work, each with its thread"), "KiB", kib);
 }
 
-/// Starts runs that write to all their memory and then go on until their time is over.
-fn hold() {
+/// Starts runs that write to all their memory and then go on until their time is over. Answers what each
+/// takes, in KiB: 127 of them are the plugin's own.
+fn hold() -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let runtime = open(folder.path(), POOL as u32, CPU_MS);
     let busy = "(memory.fill (i32.const 1024) (i32.const 1) (i32.const 130048)) \
@@ -76,14 +84,8 @@ fn hold() {
         }
         idle
     });
-    let held =
-        if refused > 0 { "were held at the same time" } else { "had a place, but not at once" };
-    println!(
-        "  {} of {RUNS} runs {held}, and took {} KiB of memory each with its thread; 127 KiB of them \
-         were the plugin's own",
-        RUNS - refused,
-        (peak.saturating_sub(idle) / (RUNS - refused)) >> 10
-    );
+    assert!(refused > 0, "all had a place, but not at once");
+    (peak.saturating_sub(idle) / (RUNS - refused)) as f64 / 1_024.0
 }
 
 /// As the kernel numbers threads.

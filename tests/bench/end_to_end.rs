@@ -1,0 +1,156 @@
+//! Published, durable, routed, run, signed, delivered: as fast as it goes, with what that takes.
+
+use serde_json::{Value, json};
+
+use super::plugins;
+use super::report::{Report, Rounds, Row};
+use super::router::Router;
+use super::{Bench, CONNECTIONS, Load, event, per_second};
+
+const EVENTS: usize = 40_000;
+/// What is published before it is measured: plugins have their images then.
+const WARM_UP: usize = 2_000;
+
+/// A way through the router.
+struct Case {
+    name: &'static str,
+    steps: Value,
+    subscriptions: u16,
+    batch: usize,
+    event: String,
+    target: &'static str,
+}
+
+fn cases() -> Vec<Case> {
+    let minimize =
+        json!({"plugin": "minimize", "config": {"remove": ["/customer/mail", "/internal_note"]}});
+    let filter = json!({"plugin": "filter", "config": {"when": {"at": "/amount", "gte": 100}}});
+    let map = json!({"plugin": "map", "config": {"rules": [
+        {"template": {"at": "/title", "text": "{/amount} from {/country}"}}]}});
+    let case =
+        |name, steps| Case { name, steps, subscriptions: 1, batch: 1, event: event(), target: "" };
+    vec![
+        Case { target: "≥ 0.50", ..case("no plugin", json!([])) },
+        Case { target: "≥ 0.40", ..case("minimize", json!([minimize])) },
+        case("filter, minimize, map", json!([filter, minimize, map])),
+        Case { event: checked(), ..case("data checked by a schema", json!([])) },
+        Case { subscriptions: 10, ..case("10 subscriptions", json!([])) },
+        Case { batch: 100, target: "≥ 0.70", ..case("batches of 100", json!([])) },
+        Case { batch: 100, ..case("batches of 100, minimize", json!([minimize])) },
+    ]
+}
+
+/// An event of a provider's catalogue, whose data have a schema.
+fn checked() -> String {
+    let sample = include_str!("../../schemas/mypreferences/samples/contacts.email.updated.json");
+    let mut sample: serde_json::Map<String, Value> = serde_json::from_str(sample).unwrap();
+    sample.remove("id");
+    let rest = Value::from(sample).to_string();
+    format!(r#"{{"id":"",{}"#, &rest[1..])
+}
+
+/// What one round of a case comes to.
+struct Figures {
+    per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    cpu_s_per_1000: f64,
+    memory_mib: f64,
+    kib_written: f64,
+}
+
+/// Answers how many events a second there were without a plugin.
+pub(crate) fn measure(bench: &mut Bench) -> f64 {
+    let cases = cases();
+    let mut limits = Rounds::default();
+    let mut all: Vec<Vec<Figures>> = cases.iter().map(|_| Vec::new()).collect();
+    for _ in 0..bench.rounds {
+        limits.0.push(bench.direct(EVENTS) / 2.0);
+        for (case, figures) in cases.iter().zip(&mut all) {
+            figures.push(round(bench, case, EVENTS));
+        }
+    }
+    for (case, figures) in cases.iter().zip(&all) {
+        add(&mut bench.report, case, figures, &limits);
+    }
+    for (case, figures) in cases.iter().zip(&all) {
+        let of = |name: &str, unit, pick: fn(&Figures) -> f64, target| Row {
+            group: "What a delivery takes, saturated",
+            name: format!("{}, {name}", case.name),
+            unit,
+            values: Rounds(figures.iter().map(pick).collect()),
+            limit: None,
+            target,
+        };
+        bench.report.add(of("p50 from publisher to receiver", "ms", |it| it.p50_ms, ""));
+        bench.report.add(of("p99", "ms", |it| it.p99_ms, ""));
+        bench.report.add(of("CPU of the router", "s per 1,000", |it| it.cpu_s_per_1000, "≤ 0.09"));
+        bench.report.add(of("resident memory", "MiB", |it| it.memory_mib, "≤ 120"));
+        bench.report.add(of("written", "KiB per event", |it| it.kib_written, ""));
+    }
+    all[0].iter().map(|it| it.per_second).sum::<f64>() / all[0].len() as f64
+}
+
+/// The ratios that matter, in under a minute.
+pub(crate) fn quick(bench: &mut Bench) {
+    let limit = bench.direct(EVENTS) / 2.0;
+    let cases = cases();
+    let plain = round(bench, &cases[0], EVENTS);
+    let minimize = round(bench, &cases[1], EVENTS);
+    println!(
+        "direct/2={:.0}/s e2e={:.0}/s\n\
+         e2e/limit={:.2} e2e_minimize/limit={:.2} minimize/native={:.2} cpu_s_per_1000={:.3} \
+         rss_mib={:.0} p99_ms={:.1}",
+        limit,
+        plain.per_second,
+        plain.per_second / limit,
+        minimize.per_second / limit,
+        plugins::minimize_of_native(),
+        plain.cpu_s_per_1000,
+        plain.memory_mib,
+        plain.p99_ms
+    );
+}
+
+fn round(bench: &mut Bench, case: &Case, events: usize) -> Figures {
+    let router = Router::start();
+    for subscription in 0..case.subscriptions {
+        router.subscribe(&bench.url(&format!("/{subscription}")), "*", &case.steps);
+    }
+    let load = Load {
+        event: &case.event,
+        events: WARM_UP,
+        batch: case.batch,
+        connections: CONNECTIONS,
+        fan_out: case.subscriptions,
+    };
+    bench.saturate(&router, &load);
+    router.rest();
+    let before = router.taken();
+    // One of ten as many events has as many deliveries.
+    let events = events / usize::from(case.subscriptions);
+    let (took, came) = bench.saturate(&router, &Load { events, ..load });
+    let memory_mib = router.memory_mib();
+    router.rest();
+    let after = router.taken();
+    let deliveries = events * usize::from(case.subscriptions);
+    Figures {
+        per_second: per_second(deliveries, took),
+        p50_ms: came.took.value_at_quantile(0.5) as f64 / 1e3,
+        p99_ms: came.took.value_at_quantile(0.99) as f64 / 1e3,
+        cpu_s_per_1000: (after.cpu - before.cpu).as_secs_f64() * 1_000.0 / deliveries as f64,
+        memory_mib,
+        kib_written: (after.written - before.written) as f64 / 1_024.0 / events as f64,
+    }
+}
+
+fn add(report: &mut Report, case: &Case, figures: &[Figures], limits: &Rounds) {
+    report.add(Row {
+        group: "From 64 publishers to the receiver, against half of what they do without a router",
+        name: case.name.to_owned(),
+        unit: "deliveries/s",
+        values: Rounds(figures.iter().map(|it| it.per_second).collect()),
+        limit: Some(("half of", limits.clone())),
+        target: case.target,
+    });
+}
