@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::plugins;
-use super::report::{Report, Rounds, Row};
+use super::report::{Report, Rounds, Row, number};
 use super::router::Router;
 use super::{Bench, CONNECTIONS, Load, event, per_second};
 
@@ -98,11 +98,11 @@ pub(crate) fn quick(bench: &mut Bench) {
     let plain = round(bench, &cases[0], EVENTS);
     let minimize = round(bench, &cases[1], EVENTS);
     println!(
-        "direct/2={:.0}/s e2e={:.0}/s\n\
+        "half of direct: {} events/s; end to end: {}\n\
          e2e/limit={:.2} e2e_minimize/limit={:.2} minimize/native={:.2} cpu_s_per_1000={:.3} \
          rss_mib={:.0} p99_ms={:.1}",
-        limit,
-        plain.per_second,
+        number(limit),
+        number(plain.per_second),
         plain.per_second / limit,
         minimize.per_second / limit,
         plugins::minimize_of_native(),
@@ -127,7 +127,7 @@ fn round(bench: &mut Bench, case: &Case, events: usize) -> Figures {
     bench.saturate(&router, &load);
     router.rest();
     let before = router.taken();
-    // One of ten as many events has as many deliveries.
+    // With ten subscriptions, a tenth of the events makes as many deliveries.
     let events = events / usize::from(case.subscriptions);
     let (took, came) = bench.saturate(&router, &Load { events, ..load });
     let memory_mib = router.memory_mib();

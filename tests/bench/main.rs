@@ -40,6 +40,8 @@ mod workload; // what is counted
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use load::{Pace, Template, Times};
 use receiver::{Came, Receiver};
 use report::Report;
@@ -64,6 +66,9 @@ fn main() {
     {
         return workload::run(events.parse().unwrap());
     }
+    // Each request that hangs takes a socket.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
     let is_quick = asked.iter().any(|it| it == "quick");
     let mut bench =
         Bench { receiver: Receiver::start(), report: Report::default(), rounds: 3, next: 0 };
@@ -107,7 +112,7 @@ fn event() -> String {
     let tail = r#"{"amount":120,"country":"AT","customer":{"name":"Ada","mail":"ada@example.com"},"lines":["#;
     let line =
         r#"{"sku":"A-1024","title":"A thing that somebody has bought","count":2,"price":59.95}"#;
-    let lines = vec![line; 8].join(",");
+    let lines = [line; 8].join(",");
     format!(r#"{head}{tail}{lines}],"internal_note":"nobody else is to read this"}}}}"#)
 }
 
