@@ -5,10 +5,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hookyard::cli::Cli;
-use mimalloc::MiMalloc;
-
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
