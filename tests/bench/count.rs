@@ -19,7 +19,7 @@ const CALLS: [(&str, &[&str]); 4] = [
     ("allocations", &["malloc", "calloc", "realloc"]),
     ("steps of SQL statements", &["sqlite3_step"]),
     ("syncs", &["fdatasync", "fsync"]),
-    ("writes", &["pwrite64", "write"]),
+    ("writes", &["pwrite64", "pwrite", "write"]),
 ];
 
 /// Answers whether the instructions are within what was committed.
