@@ -32,7 +32,8 @@ plugin-tour: test-languages ## The same: it ends with how long each step has tak
 soak: setup ## Hold a load with failures for MINUTES=10, with figures each minute; nothing may be lost
 	@scripts/soak $(or $(MINUTES),10)
 
-bench: setup ## Measure everything, beside what this machine can do; the first time, compiles everything anew, optimised
+bench: ## Measure everything, beside what this machine can do; the first time, compiles everything anew, optimised
+	@scripts/setup bench
 	@cargo bench --locked --workspace --bench bench
 
 bench-quick: setup ## The ratios that matter, in a minute

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::load::Pace;
 use super::plugins;
 use super::report::{Report, Rounds, Row, number};
 use super::router::Router;
-use super::{Bench, CONNECTIONS, Load, event, per_second};
+use super::{Bench, Load, event, per_second};
 
 const EVENTS: usize = 40_000;
 /// What is published before it is measured: plugins have their images then.
@@ -121,15 +122,14 @@ fn round(bench: &mut Bench, case: &Case, events: usize) -> Figures {
         event: &case.event,
         events: WARM_UP,
         batch: case.batch,
-        connections: CONNECTIONS,
         fan_out: case.subscriptions,
     };
-    bench.saturate(&router, &load);
+    bench.deliver(&router, &load, Pace::Saturate);
     router.rest();
     let before = router.taken();
     // With ten subscriptions, a tenth of the events makes as many deliveries.
     let events = events / usize::from(case.subscriptions);
-    let (took, came) = bench.saturate(&router, &Load { events, ..load });
+    let (took, came) = bench.deliver(&router, &Load { events, ..load }, Pace::Saturate);
     let memory_mib = router.memory_mib();
     router.rest();
     let after = router.taken();

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::load::Pace;
 use super::report::{Rounds, Row};
 use super::router::{Router, TENANT};
-use super::{Bench, CONNECTIONS, Load, event, per_second};
+use super::{Bench, Load, event, per_second};
 
 const EVENTS: usize = 20_000;
 
@@ -36,13 +37,11 @@ pub(crate) fn measure(bench: &mut Bench) {
 /// `first`: what the first of them came to.
 fn add(bench: &mut Bench, router: &Router, first: &mut Option<Rounds>, name: String) {
     let event = event();
-    let load =
-        Load { event: &event, events: EVENTS, batch: 1, connections: CONNECTIONS, fan_out: 1 };
-    bench.saturate(router, &Load { events: 2_000, ..load });
+    bench.deliver(router, &Load::of(&event, 2_000), Pace::Saturate);
     let (mut rates, mut memory) = (Rounds::default(), Rounds::default());
     for _ in 0..bench.rounds {
         router.rest();
-        let (took, _) = bench.saturate(router, &load);
+        let (took, _) = bench.deliver(router, &Load::of(&event, EVENTS), Pace::Saturate);
         rates.0.push(per_second(EVENTS, took));
         memory.0.push(router.memory_mib());
     }

@@ -1,10 +1,10 @@
 //! From when an event was to be published until it has come, at parts of what the router can take.
 
 use super::end_to_end;
-use super::load::{self, Pace, Template};
+use super::load::Pace;
 use super::report::{Rounds, Row};
 use super::router::Router;
-use super::{Bench, CONNECTIONS, Load, event};
+use super::{Bench, Load, event};
 
 /// How long each rate is held, in seconds.
 const SECONDS: f64 = 10.0;
@@ -45,14 +45,9 @@ fn round(bench: &mut Bench, rate: f64) -> [f64; 3] {
     let router = Router::start();
     router.subscribe(&bench.url("/"), "*", &serde_json::json!([]));
     let event = event();
-    let warm_up =
-        Load { event: &event, events: 2_000, batch: 1, connections: CONNECTIONS, fan_out: 1 };
-    bench.saturate(&router, &warm_up);
+    bench.deliver(&router, &Load::of(&event, 2_000), Pace::Saturate);
     router.rest();
-    let template = Template::new("/v1/events", &router.token, &event, 1);
-    let times = bench.times((rate * SECONDS) as usize);
-    bench.receiver.expect(&times, 1);
-    load::publish(router.address, &template, &times, CONNECTIONS, Pace::PerSecond(rate));
-    let took = bench.receiver.wait().took;
+    let load = Load::of(&event, (rate * SECONDS) as usize);
+    let took = bench.deliver(&router, &load, Pace::PerSecond(rate)).1.took;
     [0.5, 0.99, 0.999].map(|quantile| took.value_at_quantile(quantile) as f64 / 1e3)
 }

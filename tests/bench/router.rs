@@ -17,7 +17,7 @@ pub(crate) const TENANT: &str = "acme";
 
 pub(crate) struct Router {
     process: Option<Process>,
-    pub(crate) client: Client,
+    client: Client,
     pub(crate) token: String,
     pub(crate) address: SocketAddr,
     runtime: Runtime,
@@ -58,14 +58,10 @@ impl Router {
         self.process = Some(process);
     }
 
-    pub(crate) fn post(&self, path: &str, body: &Value, status: u16) -> Value {
-        self.runtime.block_on(self.client.post(path, body)).expect(status)
-    }
-
-    pub(crate) fn subscribe(&self, url: &str, event_type: &str, steps: &Value) -> Value {
+    pub(crate) fn subscribe(&self, url: &str, event_type: &str, steps: &Value) {
         let filters = json!([{"type": event_type}]);
         let body = json!({"name": url, "url": url, "filters": filters, "steps": steps});
-        self.post("/v1/subscriptions", &body, 201)
+        self.runtime.block_on(self.client.post("/v1/subscriptions", &body)).expect(201);
     }
 
     fn pid(&self) -> u32 {

@@ -88,7 +88,6 @@ pub(super) async fn list(
 fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
     let subscription = parameter(query, "subscription", "the id of a subscription")?;
     Ok(DeliveryQuery {
-        delivery: None,
         subscriptions: subscription.map(|id| vec![id]),
         endpoint: query.get("endpoint").cloned(),
         event: parameter(query, "event", "the id of an event")?,
@@ -104,6 +103,7 @@ fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
         to_ms: time(query, "to")?,
         after: parameter(query, "before", "the `next` of a page before")?,
         limit: page_size(query)?,
+        ..DeliveryQuery::default()
     })
 }
 

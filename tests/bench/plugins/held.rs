@@ -8,6 +8,7 @@ use hookyard::wasm::{Addressee, Outcome, Step};
 use rustix::process::{Pid, setpriority_process};
 
 use super::{open, try_open, work};
+use crate::harness::plugins::filter_module;
 use crate::report::{Report, Rounds, Row};
 
 /// The instances of a pool, beside which a router has four more for uploads.
@@ -49,7 +50,7 @@ fn hold() -> f64 {
     let runtime = open(folder.path(), POOL as u32, CPU_MS);
     let busy = "(memory.fill (i32.const 1024) (i32.const 1) (i32.const 130048)) \
                 (loop $on (br $on)) (unreachable)";
-    let plugin = runtime.upload(&work::filter_module(busy), false).unwrap().digest;
+    let plugin = runtime.upload(&filter_module(busy, ""), false).unwrap().digest;
     let step = Step { plugin, config: "{}".to_owned() };
     let event = work::event(1);
     let addressee = Addressee { subscription: "s", format: "cloudevents", locale: None };

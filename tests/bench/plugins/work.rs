@@ -10,6 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::native::{self, Native};
+use crate::harness::plugins::filter_module;
 
 /// A plugin at work.
 pub(crate) struct Work {
@@ -104,28 +105,5 @@ pub(crate) fn event(size_kib: usize) -> Arc<Event> {
 
 /// The plugin that accepts and does nothing else.
 pub(crate) fn empty() -> Vec<u8> {
-    filter_module("(i32.const 1024)")
-}
-
-/// A core module with the exports of a filter and nothing in it. `filter` leaves the address of a decision,
-/// of which the one at 1024 is to accept.
-pub(crate) fn filter_module(filter: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(module
-            (memory (export "memory") 2)
-            (global $next (mut i32) (i32.const 65536))
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-                (local $block i32)
-                (local.set $block (i32.and
-                    (i32.add (global.get $next) (i32.const 15)) (i32.const -16)))
-                (global.set $next (i32.add (local.get $block) (local.get 3)))
-                (local.get $block))
-            (func (export "hookyard:plugin/lifecycle@1.0.0#describe") (result i32) (i32.const 0))
-            (func (export "hookyard:plugin/lifecycle@1.0.0#configure") (param i32 i32) (result i32)
-                (i32.const 512))
-            (func (export "hookyard:plugin/filter@1.0.0#filter")
-                (param i32 i32 i32 i32 i32 i32 i32 i64) (result i32)
-                {filter}))"#
-    );
-    wat::parse_str(text).unwrap()
+    filter_module("(i32.const 1024)", "")
 }

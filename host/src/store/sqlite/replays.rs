@@ -5,7 +5,6 @@ use uuid::Uuid;
 
 use super::rows::{broken, json, tenant, to_json, uuid};
 use super::search::{self, Order};
-use crate::delivery::DeliveryState;
 use crate::event::Tenant;
 use crate::store::{DeliveryQuery, Replay, ReplayPage, ReplayState, Replayable, StoreError};
 
@@ -30,12 +29,6 @@ pub(super) fn page(connection: &Connection, it: &Replay, limit: usize) -> Result
     Ok(ReplayPage { deliveries: deliveries.collect::<Result<_>>()?, next })
 }
 
-/// States in SQL.
-fn names(states: &[DeliveryState]) -> String {
-    let names: Vec<_> = states.iter().map(|it| format!("'{}'", it.as_str())).collect();
-    names.join(", ")
-}
-
 pub(super) fn replay_these(
     connection: &Connection,
     it: &Replay,
@@ -46,13 +39,12 @@ pub(super) fn replay_these(
     if present.state != ReplayState::Running {
         return Ok(present);
     }
-    let mut again = connection.prepare_cached(&format!(
+    let mut again = connection.prepare_cached(
         "update deliveries set state = 'pending', due_at_ms = ?, reason = null,
                                earlier_attempts = attempts, body = iif(?, null, body),
                                order_key = null, head_since_ms = null, passed_over = 0
-         where id = ? and state in ({})",
-        names(&DeliveryState::SETTLED)
-    ))?;
+         where id = ? and state not in ('pending', 'retrying', 'held')",
+    )?;
     for id in these {
         again.execute(params![now_ms, it.present, id.as_bytes()])?;
     }

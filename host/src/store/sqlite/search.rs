@@ -1,7 +1,7 @@
 //! The delivery log, as it is searched. Every search goes along an index, newest first (replays go the other
 //! way), and looks at so many rows only: what it has to say where little fits is where to go on.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params, params_from_iter};
@@ -30,6 +30,15 @@ pub(super) enum Order {
     OldestFirst,
 }
 
+impl Order {
+    fn compare(self, one: &Placed, other: &Placed) -> Ordering {
+        match self {
+            Order::NewestFirst => other.cmp(one),
+            Order::OldestFirst => one.cmp(other),
+        }
+    }
+}
+
 pub(super) fn deliveries(
     connection: &Connection,
     tenant: &Tenant,
@@ -39,9 +48,9 @@ pub(super) fn deliveries(
     Ok(Page { deliveries: found.into_iter().map(|(_, it)| it).collect(), next })
 }
 
-/// Deliveries with their places, and where to go on.
-pub(super) type Walked = (Vec<(Place, Delivery)>, Option<Place>);
+type Walked = (Vec<(Place, Delivery)>, Option<Place>);
 
+/// Deliveries with their places, and where to go on.
 pub(super) fn walk(
     connection: &Connection,
     tenant: &Tenant,
@@ -55,14 +64,10 @@ pub(super) fn walk(
         found.extend(some);
         stops.extend(stop);
     }
-    let ahead = |it: &Placed| match order {
-        Order::NewestFirst => (Some(Reverse(*it)), None),
-        Order::OldestFirst => (None, Some(*it)),
-    };
-    found.sort_by_key(|(place, _)| ahead(place));
+    found.sort_by(|(one, _), (other, _)| order.compare(one, other));
     // Behind the place where the first of them stopped, another may have more.
-    let stop = stops.into_iter().min_by_key(ahead);
-    found.retain(|(place, _)| stop.is_none_or(|stop| ahead(place) <= ahead(&stop)));
+    let stop = stops.into_iter().min_by(|one, other| order.compare(one, other));
+    found.retain(|(place, _)| stop.is_none_or(|stop| order.compare(place, &stop).is_le()));
     let is_cut = found.len() > query.limit;
     found.truncate(query.limit);
     let last = found.last().map(|(place, _)| *place);
@@ -262,7 +267,7 @@ impl<'a> Search<'a> {
 
     /// Looks at no more than so many rows of the index. Answers where that ends.
     fn stop(&mut self, connection: &Connection, looked_at: i64) -> Result<Option<Placed>> {
-        let (time, seq, direction, sign) = self.way();
+        let (time, seq, direction, _) = self.way();
         // All of an event's deliveries come before what is behind it.
         let place = match (self.along, self.order) {
             (Along::Deliveries, _) => "created_at_ms, event_seq, seq",
@@ -279,7 +284,10 @@ impl<'a> Search<'a> {
             .query_row(params_from_iter(&self.index_values), |row| self.along.placed(row, 0))
             .optional()?;
         if let Some(stop) = stop {
-            let up_to = if sign == "<" { ">=" } else { "<=" };
+            let up_to = match self.order {
+                Order::NewestFirst => ">=",
+                Order::OldestFirst => "<=",
+            };
             self.condition.push_str(&format!(" and ({time}, {seq}) {up_to} (?, ?)"));
             let Place { created_at_ms, event_seq, seq } = stop.place;
             let at = if self.along == Along::Events { event_seq } else { seq };
