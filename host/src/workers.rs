@@ -38,6 +38,8 @@ struct Queue {
     /// The tenants with tasks, by the time that they have had.
     order: BTreeSet<(Duration, Tenant)>,
     bytes: usize,
+    /// How many workers wait for a task.
+    idle: usize,
     stopped: bool,
 }
 
@@ -81,8 +83,9 @@ impl Workers {
         bytes: usize,
         work: impl FnOnce() + Send + 'static,
     ) -> Result<(), Full> {
-        self.shared.lock().push(tenant, bytes, Box::new(work))?;
-        self.shared.changed.notify_one();
+        let mut queue = self.shared.lock();
+        queue.push(tenant, bytes, Box::new(work))?;
+        self.shared.wake(queue);
         Ok(())
     }
 
@@ -102,8 +105,9 @@ impl Workers {
 
     /// Queues the rest of a task that has had its turn. There is always room for it.
     pub fn go_on(&self, tenant: &Tenant, work: impl FnOnce() + Send + 'static) {
-        self.shared.lock().push_front(tenant, Box::new(work));
-        self.shared.changed.notify_one();
+        let mut queue = self.shared.lock();
+        queue.push_front(tenant, Box::new(work));
+        self.shared.wake(queue);
     }
 
     /// Ends when a task has been taken after this call: then it is worth trying again.
@@ -148,7 +152,18 @@ impl Shared {
                 self.taken.notify_waiters();
                 return Some(next);
             }
+            queue.idle += 1;
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
+        }
+    }
+
+    /// There is one more task. To wake somebody is a system call even where nobody sleeps.
+    fn wake(&self, queue: MutexGuard<'_, Queue>) {
+        let sleeps = queue.idle > 0;
+        drop(queue);
+        if sleeps {
+            self.changed.notify_one();
         }
     }
 

@@ -131,6 +131,8 @@ fn in_child<T: DeserializeOwned>(
         .arg("compile-plugin")
         // Nothing that this process was told, such as its key, is for that one.
         .env_clear()
+        // In KiB. Otherwise the allocator reserves a GiB, and the limit of its address space is reached.
+        .env("MIMALLOC_ARENA_RESERVE", "32768")
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -198,6 +198,24 @@ async fn an_event_is_stored_once_and_waits_until_it_is_routed() {
 }
 
 #[tokio::test]
+async fn an_event_is_known_for_a_day_at_least_whatever_has_been_forgotten() {
+    let it = Fresh::new().await;
+    let accept = async |at_ms| {
+        let event = NewEvent { accepted_at_ms: at_ms, ..event("1") };
+        it.store.accept(vec![event]).await.unwrap()[0]
+    };
+    let first = accept(2 * DAY_MS - 1).await;
+    let keep = Retention { payloads_ms: 0, attempts_ms: 90 * DAY_MS, bytes_max: u64::MAX };
+    it.store.prune(3 * DAY_MS - 1, keep).await.unwrap();
+    assert_eq!(accept(3 * DAY_MS - 1).await, Accepted { id: first.id, duplicate: true });
+
+    it.store.prune(3 * DAY_MS, keep).await.unwrap();
+    let second = accept(3 * DAY_MS).await;
+    assert!(!second.duplicate && second.id != first.id);
+    assert!(accept(4 * DAY_MS).await.duplicate);
+}
+
+#[tokio::test]
 async fn a_subscription_is_kept_state_by_state() {
     let it = Fresh::new().await;
     let made = it.store.create_subscription(subscription("one"), vec![]).await.unwrap();

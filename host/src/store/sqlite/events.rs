@@ -12,6 +12,9 @@ use super::rows::{self, EVENT, to_json};
 use crate::event::{Data, Event, Tenant};
 use crate::store::{Accepted, NewEvent, Unrouted};
 
+/// For at least a day, an event that is published again is known.
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
+
 /// Inserts an event, unless it is there.
 pub(super) fn accept(
     connection: &Connection,
@@ -35,20 +38,23 @@ pub(super) fn accept(
         Some(Data::Binary(bytes)) => (Some("binary"), Some(bytes)),
         None => (None, None),
     };
-    let mut find = connection.prepare_cached("select id from events where same = ?")?;
-    if let Some(id) = find.query_row(params![same], |row| rows::uuid(row, 0)).optional()? {
+    let today = new.accepted_at_ms / DAY_MS;
+    if let Some(id) = published(connection, same, today)? {
         return Ok((Accepted { id, duplicate: true }, None));
     }
     let seq = known.begin(&new.tenant);
+    connection
+        // One that has been forgotten already is replaced.
+        .prepare_cached("insert or replace into published (day, same, seq) values (?, ?, ?)")?
+        .execute(params![today, same, seq])?;
     let mut insert = connection.prepare_cached(
-        "insert into events (seq, id, same, tenant, format, attributes, data_kind, data,
+        "insert into events (seq, id, tenant, format, attributes, data_kind, data,
                              alternate_ids, accepted_at_ms, revision, type, subject)
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     insert.execute(params![
         seq,
         new.id.as_bytes(),
-        same,
         new.tenant.as_str(),
         new.format,
         to_json(&new.content.attributes),
@@ -82,6 +88,32 @@ fn same(new: &NewEvent) -> [u8; 16] {
         hash.update(part);
     }
     *hash.finalize().first_chunk().expect("a SHA-256 has 32 bytes")
+}
+
+/// The event that has been accepted as this one, today or yesterday.
+fn published(connection: &Connection, same: [u8; 16], today: i64) -> Result<Option<Uuid>> {
+    let mut find =
+        connection.prepare_cached("select seq from published where day = ? and same = ?")?;
+    for day in [today, today - 1] {
+        let seq: Option<u64> = find.query_row(params![day, same], |row| row.get(0)).optional()?;
+        if let Some(seq) = seq {
+            let mut find = connection.prepare_cached("select id from events where seq = ?")?;
+            return find.query_row(params![seq], |row| rows::uuid(row, 0)).optional();
+        }
+    }
+    Ok(None)
+}
+
+/// Forgets what is known by what makes it one, of days that nobody asks for any more. Answers whether there
+/// is more.
+pub(super) fn forget_published(connection: &Connection, now_ms: i64, limit: usize) -> Result<bool> {
+    let forgotten = connection
+        .prepare_cached(
+            "delete from published where (day, same) in
+                 (select day, same from published where day < ? limit ?)",
+        )?
+        .execute(params![now_ms / DAY_MS - 1, limit])?;
+    Ok(forgotten == limit)
 }
 
 pub(super) fn unrouted(connection: &Connection, seqs: &[u64]) -> Result<Vec<Unrouted>> {

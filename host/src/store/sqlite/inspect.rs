@@ -30,7 +30,7 @@ pub(super) fn stats(connection: &Connection) -> Result<Stats> {
 const FAULTS: [(&str, &str); 5] = [
     (
         "deliveries that are not settled and whose event is gone",
-        "select count(*) from deliveries where state in ('pending', 'retrying', 'held')
+        "select count(*) from deliveries where unsettled
          and not exists (select 1 from events where events.seq = deliveries.event_seq)",
     ),
     (
@@ -46,7 +46,7 @@ const FAULTS: [(&str, &str); 5] = [
            and not exists (select 1 from deliveries as first
                            where first.subscription = waits.subscription
                              and first.order_key = waits.order_key and first.passed_over = 0
-                             and first.state in ('pending', 'retrying', 'held')
+                             and first.unsettled
                              and (first.event_seq, first.part) < (waits.event_seq, waits.part))",
     ),
     (
@@ -55,7 +55,7 @@ const FAULTS: [(&str, &str); 5] = [
              (select tenant, deliveries from backlogs where deliveries <> 0
               except
               select tenant, count(*) from deliveries
-              where state in ('pending', 'retrying', 'held') group by tenant)",
+              where unsettled group by tenant)",
     ),
     (
         "attempts of deliveries that are gone",

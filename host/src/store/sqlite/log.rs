@@ -103,7 +103,7 @@ fn record_delivery(
              attempt_duration_ms = excluded.attempt_duration_ms,
              attempt_status = excluded.attempt_status, attempt_answer = excluded.attempt_answer,
              attempt_error = excluded.attempt_error, attempt_detail = excluded.attempt_detail
-         where state in ('pending', 'retrying', 'held')
+         where unsettled
             or state = 'cancelled' and excluded.state = 'delivered'",
     )?;
     let attempt = it.last_attempt.as_ref();

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001_start.sql"),
     include_str!("migrations/0002_plugins.sql"),
     include_str!("migrations/0003_delivery.sql"),
     include_str!("migrations/0004_log.sql"),
     include_str!("migrations/0005_replays.sql"),
+    include_str!("migrations/0006_window.sql"),
 ];
 
 /// Held as long as the store is open: only one process routes from a file.
@@ -74,4 +75,49 @@ pub(super) fn migrate(connection: &mut Connection) -> anyhow::Result<()> {
         transaction.pragma_update(None, "user_version", number + 1)?;
     }
     Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_of_an_older_version_keeps_what_is_in_it() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        for migration in &MIGRATIONS[..5] {
+            connection.execute_batch(migration).unwrap();
+        }
+        let day_ms = 86_400_000;
+        connection
+            .execute_batch(&format!(
+                "pragma user_version = 5;
+                 insert into events (seq, id, same, tenant, format, attributes, accepted_at_ms, revision, type)
+                 values (1, x'01', x'11', 'acme', 'cloudevents', '{{}}', {}, 1, 't'),
+                        (2, x'02', x'12', 'acme', 'cloudevents', '{{}}', {}, 1, 't'),
+                        (3, x'03', x'13', 'acme', 'cloudevents', '{{}}', {}, 1, 't');
+                 insert into deliveries (id, tenant, subscription, event, event_seq, part, rendering, state,
+                                         attempts, created_at_ms)
+                 values (x'21', 'acme', x'31', x'01', 1, 0, x'41', 'pending', 0, 7),
+                        (x'22', 'acme', x'31', x'02', 2, 0, x'41', 'delivered', 1, 8);",
+                2 * day_ms,
+                3 * day_ms,
+                4 * day_ms
+            ))
+            .unwrap();
+        migrate(&mut connection).unwrap();
+
+        let all = |sql: &str| {
+            let mut rows = connection.prepare(sql).unwrap();
+            let rows = rows.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            rows.collect::<rusqlite::Result<Vec<(i64, i64)>>>().unwrap()
+        };
+        assert_eq!(
+            all("select seq, accepted_at_ms / 86400000 from events"),
+            [(1, 2), (2, 3), (3, 4)]
+        );
+        assert_eq!(all("select seq, day from published"), [(2, 3), (3, 4)]);
+        assert_eq!(all("select unsettled, created_at_ms from deliveries"), [(1, 7), (0, 8)]);
+        connection.execute("update deliveries set state = 'dead'", ()).unwrap();
+        assert_eq!(all("select deliveries, 0 from backlogs"), [(0, 0)]);
+    }
 }

@@ -11,7 +11,7 @@ const PASSED_OVER_MAX: usize = 100;
 
 /// The delivery that is to go before the others of its key.
 const FIRST: &str = "select seq, event_seq, part, head_since_ms, state from deliveries
-     where subscription = ? and order_key = ? and state in ('pending', 'retrying', 'held')
+     where subscription = ? and order_key = ? and unsettled
      and passed_over = 0 order by event_seq, part limit 1";
 
 /// A new delivery takes its place. Answers whether it is the first one; the one that was it waits then.

@@ -78,7 +78,8 @@ fn along_failures(query: &DeliveryQuery, owner: &Value) -> Option<Path> {
         return Some(Path(
             Along::Deliveries,
             "deliveries indexed by deliveries_by_reason",
-            "deliveries.state in ('held', 'filtered', 'failed', 'dead')
+            "(deliveries.state = 'held' or deliveries.state = 'filtered' or deliveries.state = 'failed'
+              or deliveries.state = 'dead')
              and deliveries.tenant = ? and deliveries.reason ->> 'code' = ?",
             vec![owner.clone(), reason.into()],
         ));

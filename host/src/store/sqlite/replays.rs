@@ -43,7 +43,7 @@ pub(super) fn replay_these(
         "update deliveries set state = 'pending', due_at_ms = ?, reason = null,
                                earlier_attempts = attempts, body = iif(?, null, body),
                                order_key = null, head_since_ms = null, passed_over = 0
-         where id = ? and state not in ('pending', 'retrying', 'held')",
+         where id = ? and not unsettled",
     )?;
     for id in these {
         again.execute(params![now_ms, it.present, id.as_bytes()])?;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::rows::{to_json, uuid};
 use super::writer::Writing;
-use super::{access, counts, order, plugin_log};
+use super::{access, counts, events, order, plugin_log};
 use crate::delivery::Reason;
 use crate::event::Tenant;
 use crate::store::{Pruned, Retention};
@@ -28,6 +28,7 @@ pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) ->
     more |= more_payloads;
     more |= forget_deliveries(connection, log_before, routed)?;
     more |= forget_events(connection, log_before, routed)?;
+    more |= events::forget_published(connection, now_ms, ROWS_MAX)?;
     more |= plugin_log::forget(connection, now_ms - retention.payloads_ms, ROWS_MAX)?;
     more |= counts::forget(connection, attempts_before, ROWS_MAX)?;
     let revision = forget_states(connection, routed)?;
@@ -84,7 +85,7 @@ fn put_progress(connection: &Connection, name: &str, upto: u64) -> Result<()> {
 }
 
 const NEEDED: &str = "exists (select 1 from deliveries where deliveries.event_seq = events.seq
-                              and deliveries.state in ('pending', 'retrying', 'held'))";
+                              and deliveries.unsettled)";
 
 /// Answers whether there is more to forget, as the next two do. Goes forward through the events, once.
 /// What is needed when it is passed goes with its event.
@@ -141,9 +142,9 @@ fn forget_deliveries(connection: &Connection, before_ms: i64, routed: u64) -> Re
     for sql in [
         "delete from attempts where delivery in
              (select id from deliveries where seq > ?1 and seq <= ?2 and created_at_ms < ?3
-              and event_seq <= ?4 and state not in ('pending', 'retrying', 'held'))",
+              and event_seq <= ?4 and not unsettled)",
         "delete from deliveries where seq > ?1 and seq <= ?2 and created_at_ms < ?3
-              and event_seq <= ?4 and state not in ('pending', 'retrying', 'held')",
+              and event_seq <= ?4 and not unsettled",
     ] {
         let values = params![page.after, page.last, before_ms, routed];
         connection.prepare_cached(sql)?.execute(values)?;
@@ -199,7 +200,7 @@ pub(super) fn purge(
         let gone = connection
             .prepare_cached(
                 "delete from deliveries where id = ? and tenant = ? and event_seq <= ?
-                 and state not in ('pending', 'retrying', 'held')",
+                 and not unsettled",
             )?
             .execute(params![id.as_bytes(), tenant.as_str(), routed])?;
         if gone > 0 {

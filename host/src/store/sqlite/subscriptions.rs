@@ -105,7 +105,7 @@ pub(super) fn delete(
         "due_at_ms is not null",
         "due_at_ms is null and (order_key is null or head_since_ms is not null)
          and state in ('pending', 'retrying')",
-        "order_key is not null and state in ('pending', 'retrying', 'held')",
+        "order_key is not null and unsettled",
         "state = 'held' and state not in ('delivered', 'pending')",
     ] {
         connection.execute(

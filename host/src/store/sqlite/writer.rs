@@ -140,7 +140,7 @@ impl Writer {
         };
         let mut recorded = records;
         let result = (|| {
-            writing.connection.execute_batch("begin immediate")?;
+            writing.connection.prepare_cached("begin immediate")?.execute(())?;
             if std::mem::take(&mut self.stale) {
                 *writing.known = Known::load(writing.connection)?;
             }
@@ -160,7 +160,7 @@ impl Writer {
             writing.known.save_routed(writing.connection)?;
             writing.counting.save(writing.connection)?;
             crate::fault::point(if writing.accepted.is_empty() { "recording" } else { "inserted" });
-            writing.connection.execute_batch("commit")
+            writing.connection.prepare_cached("commit")?.execute(()).map(|_| ())
         })();
         let Writing { accepted, finishes, tokens_changed, .. } = writing;
         match result {
@@ -252,7 +252,7 @@ impl Writing<'_> {
 }
 
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_one("pragma data_version", (), |row| row.get(0))
+    connection.prepare_cached("pragma data_version")?.query_one((), |row| row.get(0))
 }
 
 /// Waits for work and takes all that there is. Empty after some time without any; none at the end.
