@@ -8,6 +8,9 @@ use super::report::{Report, Rounds, Row, number};
 use super::router::Router;
 use super::{Bench, Load, event, per_second};
 
+pub(crate) const GROUP: &str =
+    "From 64 publishers to the receiver, against half of what they do without a router";
+pub(crate) const LIMIT: &str = "half of what they do without a router";
 const EVENTS: usize = 40_000;
 /// What is published before it is measured: plugins have their images then.
 const WARM_UP: usize = 2_000;
@@ -146,7 +149,7 @@ fn round(bench: &mut Bench, case: &Case, events: usize) -> Figures {
 
 fn add(report: &mut Report, case: &Case, figures: &[Figures], limits: &Rounds) {
     report.add(Row {
-        group: "From 64 publishers to the receiver, against half of what they do without a router",
+        group: GROUP,
         name: case.name.to_owned(),
         unit: "deliveries/s",
         values: Rounds(figures.iter().map(|it| it.per_second).collect()),

@@ -9,6 +9,7 @@ use super::report::{Rounds, Row};
 use super::router::Router;
 use super::{Bench, Load, event, per_second};
 
+pub(crate) const GROUP: &str = "Healthy endpoints beside requests that hang";
 const EVENTS: usize = 20_000;
 /// At this rate, how long the others take is told.
 const PER_SECOND: f64 = 200.0;
@@ -26,7 +27,7 @@ pub(crate) fn measure(bench: &mut Bench) {
             memory.0.push(mib);
         }
         let row = |name: &str, unit, values, target| Row {
-            group: "Healthy endpoints beside requests that hang",
+            group: GROUP,
             name: format!("{hanging} hang, {name}"),
             unit,
             values,

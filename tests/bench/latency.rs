@@ -6,6 +6,7 @@ use super::report::{Rounds, Row};
 use super::router::Router;
 use super::{Bench, Load, event};
 
+pub(crate) const GROUP: &str = "From publisher to receiver";
 /// How long each rate is held, in seconds.
 const SECONDS: f64 = 10.0;
 /// The rate of a quiet machine, which peers were measured at.
@@ -29,7 +30,7 @@ pub(crate) fn measure(bench: &mut Bench, saturation: Option<f64>) {
         }
         for (quantile, values) in ["p50", "p99", "p99.9"].iter().zip(quantiles) {
             bench.report.add(Row {
-                group: "From publisher to receiver",
+                group: GROUP,
                 name: format!("{name}, {quantile}"),
                 unit: "ms",
                 values,

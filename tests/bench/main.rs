@@ -23,6 +23,7 @@ mod harness {
 }
 
 mod accept; // events on disk, and what the store could take
+mod charts; // pictures of the table
 mod count; // what callgrind counts
 mod end_to_end; // from publishers to the receiver, as fast as it goes
 mod growth; // with many subscriptions, and a long log
@@ -102,6 +103,11 @@ fn main() {
     }
     let is_within = !wants("count") || count::measure(&mut bench.report);
     bench.report.save(&harness::root().join("target/bench.json"));
+    if asked.is_empty() {
+        let docs = harness::root().join("docs");
+        bench.report.write_into(&docs.join("performance.md"));
+        charts::draw(&bench.report, &docs.join("charts"));
+    }
     std::process::exit(i32::from(!is_within));
 }
 

@@ -1,5 +1,6 @@
 //! What was measured, as a table and as JSON: each figure is the median of its rounds, with the range.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -41,14 +42,18 @@ impl Rounds {
         Rounds(self.0.iter().zip(&other.0).map(|(it, other)| it / other).collect())
     }
 
-    fn show(&self) -> String {
+    /// The least and the most.
+    pub(crate) fn range(&self) -> (f64, f64) {
         let sorted = self.sorted();
-        match (sorted.first(), sorted.last()) {
-            (Some(least), Some(most)) if sorted.len() > 1 => {
-                format!("{} ({}–{})", number(self.median()), number(*least), number(*most))
-            }
-            _ => number(self.median()),
+        (sorted.first().copied().unwrap_or(f64::NAN), sorted.last().copied().unwrap_or(f64::NAN))
+    }
+
+    fn show(&self) -> String {
+        if self.0.len() == 1 {
+            return number(self.median());
         }
+        let (least, most) = self.range();
+        format!("{} ({}–{})", number(self.median()), number(least), number(most))
     }
 
     fn json(&self) -> Value {
@@ -82,6 +87,11 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// Those of a group with a unit.
+    pub(crate) fn rows(&self, group: &str, unit: &str) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |it| it.group == group && it.unit == unit)
+    }
+
     pub(crate) fn save(&self, path: &Path) {
         let rows = self.rows.iter().map(|it| {
             json!({
@@ -97,6 +107,49 @@ impl Report {
         let report = json!({"machine": machine(), "rows": rows.collect::<Vec<_>>()});
         fs::write(path, format!("{report:#}\n")).unwrap();
         println!("\nwritten: {}", path.display());
+    }
+}
+
+/// Between these lines of a page, the rows are put.
+const BEGIN: &str = "<!-- `make bench` writes what follows -->\n";
+const END: &str = "<!-- and no more -->\n";
+
+impl Report {
+    /// Puts all rows into a page, in place of those of the last time.
+    pub(crate) fn write_into(&self, page: &Path) {
+        let text = fs::read_to_string(page).unwrap();
+        let (before, rest) = text.split_once(BEGIN).expect("the page has a place for the rows");
+        let (_, after) = rest.split_once(END).expect("the place has an end");
+        fs::write(page, [before, BEGIN, &self.markdown(), END, after].concat()).unwrap();
+        println!("written: {}", page.display());
+    }
+
+    fn markdown(&self) -> String {
+        let machine = machine();
+        let text = |name: &str| machine[name].as_str().unwrap_or_default().to_owned();
+        let mut page = format!(
+            "{}, {} cores, Linux {}. Each figure is the median, with the least and the most.\n",
+            text("cpu"),
+            machine["cores"],
+            text("kernel")
+        );
+        for rows in self.rows.chunk_by(|it, next| it.group == next.group) {
+            let head = "| --- | --- | --- | --- |\n";
+            write!(page, "\n| {} | | beside | target |\n{head}", rows[0].group).unwrap();
+            for row in rows {
+                let ratio = row.limit.as_ref().zip(row.ratio()).map(|((of, limit), ratio)| {
+                    format!("{} of {} ({of})", number(ratio.median()), number(limit.median()))
+                });
+                let (ratio, value) = (ratio.unwrap_or_default(), row.values.show());
+                writeln!(
+                    page,
+                    "| {} | {value} {} | {ratio} | {} |",
+                    row.name, row.unit, row.target
+                )
+                .unwrap();
+            }
+        }
+        page
     }
 }
 
