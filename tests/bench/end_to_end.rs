@@ -153,7 +153,7 @@ fn add(report: &mut Report, case: &Case, figures: &[Figures], limits: &Rounds) {
         name: case.name.to_owned(),
         unit: "deliveries/s",
         values: Rounds(figures.iter().map(|it| it.per_second).collect()),
-        limit: Some(("half of", limits.clone())),
+        limit: Some(("half of direct", limits.clone())),
         target: case.target,
     });
 }
