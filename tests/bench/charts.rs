@@ -13,32 +13,46 @@ const FIGURES: f64 = 90.0;
 const LINE: f64 = 24.0;
 const TOP: f64 = 50.0;
 
-/// A file, its title, the rows that are drawn, and whether each step of its axis is ten times the one before.
-const CHARTS: [(&str, &str, &str, &str, bool); 4] = [
-    ("throughput", "Deliveries a second, saturated", end_to_end::GROUP, "deliveries/s", false),
-    ("latency", "From publisher to receiver, in milliseconds", latency::GROUP, "ms", true),
-    ("growth", "Deliveries a second as the store grows", growth::GROUP, "deliveries/s", false),
-    (
-        "hanging",
-        "Deliveries a second beside requests that hang",
-        hanging::GROUP,
-        "deliveries/s",
-        false,
-    ),
+struct Chart {
+    file: &'static str,
+    title: &'static str,
+    /// The rows that are drawn are those of a group with a unit.
+    group: &'static str,
+    unit: &'static str,
+    /// Each step of the axis is ten times the one before.
+    is_logarithmic: bool,
+    /// How the limit is called, where it is drawn as well.
+    limit: Option<&'static str>,
+}
+
+const fn linear(file: &'static str, title: &'static str, group: &'static str) -> Chart {
+    Chart { file, title, group, unit: "deliveries/s", is_logarithmic: false, limit: None }
+}
+
+const CHARTS: [Chart; 4] = [
+    Chart {
+        limit: Some("half of what they do without a router"),
+        ..linear("throughput", "Deliveries a second, saturated", end_to_end::GROUP)
+    },
+    Chart {
+        unit: "ms",
+        is_logarithmic: true,
+        ..linear("latency", "From publisher to receiver, in milliseconds", latency::GROUP)
+    },
+    linear("growth", "Deliveries a second as the store grows", growth::GROUP),
+    linear("hanging", "Deliveries a second beside requests that hang", hanging::GROUP),
 ];
 
-/// Draws those charts whose rows have been measured.
+/// Draws them all, into files of their own.
 pub(crate) fn draw(report: &Report, folder: &Path) {
-    for (file, title, group, unit, is_logarithmic) in CHARTS {
-        let rows: Vec<_> = report.rows(group, unit).collect();
-        if rows.is_empty() {
-            continue;
-        }
-        let limit = rows.iter().find_map(|it| it.limit.as_ref()).filter(|_| file == "throughput");
-        let dots = rows.iter().map(|it| (it.name.as_str(), &it.values));
-        let dots = limit.map(|(_, it)| (end_to_end::LIMIT, it)).into_iter().chain(dots).collect();
-        let path = folder.join(format!("{file}.svg"));
-        fs::write(&path, chart(title, dots, is_logarithmic)).unwrap();
+    for it in &CHARTS {
+        let rows: Vec<_> = report.rows(it.group, it.unit).collect();
+        let limit = rows.iter().find_map(|row| row.limit.as_ref());
+        let limit = it.limit.zip(limit).map(|(name, (_, values))| (name, values));
+        let dots = rows.iter().map(|row| (row.name.as_str(), &row.values));
+        let dots = limit.into_iter().chain(dots).collect();
+        let path = folder.join(it.file).with_extension("svg");
+        fs::write(&path, chart(it.title, dots, it.is_logarithmic)).unwrap();
         println!("drawn: {}", path.display());
     }
 }

@@ -10,7 +10,6 @@ use super::{Bench, Load, event, per_second};
 
 pub(crate) const GROUP: &str =
     "From 64 publishers to the receiver, against half of what they do without a router";
-pub(crate) const LIMIT: &str = "half of what they do without a router";
 const EVENTS: usize = 40_000;
 /// What is published before it is measured: plugins have their images then.
 const WARM_UP: usize = 2_000;
