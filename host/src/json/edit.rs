@@ -97,7 +97,7 @@ fn with_comma(text: &[u8], entry: Range<usize>, comma_before: Option<usize>) -> 
 
 /// A value that is to stand so deep.
 fn checked<'a>((pointer, depth): (&str, usize), value: &'a str) -> Result<&'a str, EditError> {
-    check(value.as_bytes(), DEPTH_MAX.saturating_sub(depth))
+    check(value, DEPTH_MAX.saturating_sub(depth))
         .map_err(|err| EditError::Value { pointer: pointer.to_owned(), why: err.to_string() })?;
     Ok(value.trim())
 }

@@ -43,7 +43,7 @@ impl Json {
     ///
     /// See the head of this module. Numbers beyond the range of a 64-bit float are refused as well.
     pub fn parse(bytes: Bytes) -> Result<Json, JsonError> {
-        check(&bytes, DEPTH_MAX)?;
+        check(utf8(&bytes)?, DEPTH_MAX)?;
         let start = skip_space(&bytes, 0);
         let end =
             bytes.len() - bytes.iter().rev().take_while(|it| it.is_ascii_whitespace()).count();
@@ -52,7 +52,10 @@ impl Json {
 
     /// What we serialised ourselves, or the store kept for us.
     pub fn trusted(bytes: Bytes) -> Json {
-        debug_assert!(check(&bytes, DEPTH_MAX).is_ok(), "not valid JSON");
+        debug_assert!(
+            utf8(&bytes).is_ok_and(|text| check(text, DEPTH_MAX).is_ok()),
+            "not valid JSON"
+        );
         Json(bytes)
     }
 
@@ -127,8 +130,14 @@ impl fmt::Display for Json {
     }
 }
 
-fn check(text: &[u8], depth: usize) -> Result<(), JsonError> {
-    let mut parser = serde_json::Deserializer::from_slice(text);
+/// All of it at once: string by string it takes longer.
+fn utf8(bytes: &[u8]) -> Result<&str, JsonError> {
+    std::str::from_utf8(bytes)
+        .map_err(|err| JsonError(format!("not UTF-8 after byte {}", err.valid_up_to())))
+}
+
+fn check(text: &str, depth: usize) -> Result<(), JsonError> {
+    let mut parser = serde_json::Deserializer::from_str(text);
     Check { depth }
         .deserialize(&mut parser)
         .and_then(|()| parser.end())
@@ -245,7 +254,8 @@ mod tests {
         refused("[1e999]", "out of range");
         refused("[01]", "invalid number");
         refused(&("[".repeat(101) + &"]".repeat(101)), "nested deeper than 100 levels");
-        assert!(Json::parse(Bytes::from_static(b"\"\xff\"")).is_err());
+        let err = Json::parse(Bytes::from_static(b"\"\xff\"")).unwrap_err();
+        assert_eq!(err.to_string(), "not UTF-8 after byte 1");
     }
 
     #[test]
