@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -53,7 +54,21 @@ pub(super) async fn publish(
     let event = prepare(&api, &caller, sent).await?;
     let accepted = api.app.store.accept(vec![event]).await?;
     let it = accepted.first().expect("each event has an answer");
-    Ok(answer(StatusCode::ACCEPTED, &json!({"id": it.id, "duplicate": it.duplicate})))
+    Ok(answer(StatusCode::ACCEPTED, it))
+}
+
+#[derive(Serialize)]
+struct BatchAnswer {
+    accepted: Vec<InBatch>,
+    rejected: Vec<Value>,
+}
+
+/// An event that was accepted, by its place in the batch.
+#[derive(Serialize)]
+struct InBatch {
+    index: usize,
+    #[serde(flatten)]
+    it: Accepted,
 }
 
 async fn publish_batch(api: &Api, caller: &Caller, body: Bytes) -> Result<Response, Problem> {
@@ -87,15 +102,9 @@ async fn publish_batch(api: &Api, caller: &Caller, body: Bytes) -> Result<Respon
     let none_fits = events.is_empty() && !rejected.is_empty();
     let accepted =
         if events.is_empty() { Vec::new() } else { api.app.store.accept(events).await? };
-    let accepted: Vec<Value> = places
-        .into_iter()
-        .zip(accepted)
-        .map(|(index, Accepted { id, duplicate })| {
-            json!({"index": index, "id": id, "duplicate": duplicate})
-        })
-        .collect();
+    let accepted = places.into_iter().zip(accepted).map(|(index, it)| InBatch { index, it });
     let status = if none_fits { StatusCode::BAD_REQUEST } else { StatusCode::ACCEPTED };
-    Ok(answer(status, &json!({"accepted": accepted, "rejected": rejected})))
+    Ok(answer(status, &BatchAnswer { accepted: accepted.collect(), rejected }))
 }
 
 /// CloudEvents HTTP binding 1.0.2, section 3.1: attributes are headers, the body is the data.

@@ -30,8 +30,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::app::App;
@@ -249,8 +249,9 @@ async fn read_json<T: DeserializeOwned>(
         .map_err(|err| Refusal::Invalid(vec![Violation::new("", err.to_string())]))
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
-    let mut response = (status, body.to_string()).into_response();
+fn answer(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_string(body).expect("an answer is always JSON");
+    let mut response = (status, body).into_response();
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response

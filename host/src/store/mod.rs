@@ -14,6 +14,7 @@ mod sqlite;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -60,8 +61,8 @@ pub struct NewEvent {
     pub accepted_at_ms: i64,
 }
 
-/// What became of a [`NewEvent`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of a [`NewEvent`], as its publisher is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Accepted {
     /// Of the event as it was accepted the first time.
     pub id: Uuid,
