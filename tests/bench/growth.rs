@@ -159,7 +159,8 @@ fn write_log(connection: &Connection, events: usize) {
     assert_eq!(written, events * 5);
     connection
         .execute(
-            "insert into published select accepted_at_ms / ?1, randomblob(16), seq from events
+            "insert into published
+             select accepted_at_ms / ?1, tenant, attributes ->> 'source', attributes ->> 'id', seq from events
              where type like 'log.%' and accepted_at_ms >= ?2",
             (day_ms, start + 27 * day_ms),
         )

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::access;
@@ -21,7 +20,9 @@ pub(super) fn accept(
     known: &mut Known,
     new: NewEvent,
 ) -> Result<(Accepted, Option<Unrouted>)> {
-    let same = same(&new);
+    if let Some(id) = publish(connection, &new, known.next_seq)? {
+        return Ok((Accepted { id, duplicate: true }, None));
+    }
     let mut alternate_ids = new.alternate_ids;
     if let Some(profile) = &new.profile
         && known.identified.contains(&new.tenant)
@@ -38,15 +39,7 @@ pub(super) fn accept(
         Some(Data::Binary(bytes)) => (Some("binary"), Some(bytes)),
         None => (None, None),
     };
-    let today = new.accepted_at_ms / DAY_MS;
-    if let Some(id) = published(connection, same, today)? {
-        return Ok((Accepted { id, duplicate: true }, None));
-    }
     let seq = known.begin(&new.tenant);
-    connection
-        // One that has been forgotten already is replaced.
-        .prepare_cached("insert or replace into published (day, same, seq) values (?, ?, ?)")?
-        .execute(params![today, same, seq])?;
     let mut insert = connection.prepare_cached(
         "insert into events (seq, id, tenant, format, attributes, data_kind, data,
                              alternate_ids, accepted_at_ms, revision, type, subject)
@@ -79,29 +72,36 @@ pub(super) fn accept(
     Ok((accepted, Some(Unrouted { seq, event: Arc::new(event) })))
 }
 
-/// What makes two publications one event (CloudEvents 1.0.2, section 3.1.1: source and id), within a
-/// tenant. Half of a SHA-256.
-fn same(new: &NewEvent) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    for part in [new.tenant.as_str(), &new.content.attributes.source, &new.content.attributes.id] {
-        hash.update(u64::try_from(part.len()).expect("a length fits").to_be_bytes());
-        hash.update(part);
+/// Takes down what makes an event one: tenant, source and id (CloudEvents 1.0.2, section 3.1.1). Where it has
+/// been accepted today or yesterday, answers as which event.
+fn publish(connection: &Connection, new: &NewEvent, seq: u64) -> Result<Option<Uuid>> {
+    let today = new.accepted_at_ms / DAY_MS;
+    if let Some(id) = published(connection, new, today - 1)? {
+        return Ok(Some(id));
     }
-    *hash.finalize().first_chunk().expect("a SHA-256 has 32 bytes")
+    let attributes = &new.content.attributes;
+    // One that has been forgotten already is replaced.
+    let is_new = connection
+        .prepare_cached(
+            "insert into published (day, tenant, source, id, seq) values (?, ?, ?, ?, ?)
+             on conflict do update set seq = excluded.seq
+             where not exists (select 1 from events where events.seq = published.seq)",
+        )?
+        .execute(params![today, new.tenant.as_str(), attributes.source, attributes.id, seq])?;
+    if is_new > 0 { Ok(None) } else { published(connection, new, today) }
 }
 
-/// The event that has been accepted as this one, today or yesterday.
-fn published(connection: &Connection, same: [u8; 16], today: i64) -> Result<Option<Uuid>> {
-    let mut find =
-        connection.prepare_cached("select seq from published where day = ? and same = ?")?;
-    for day in [today, today - 1] {
-        let seq: Option<u64> = find.query_row(params![day, same], |row| row.get(0)).optional()?;
-        if let Some(seq) = seq {
-            let mut find = connection.prepare_cached("select id from events where seq = ?")?;
-            return find.query_row(params![seq], |row| rows::uuid(row, 0)).optional();
-        }
-    }
-    Ok(None)
+fn published(connection: &Connection, new: &NewEvent, day: i64) -> Result<Option<Uuid>> {
+    let attributes = &new.content.attributes;
+    // Not as one statement: SQLite plans a join with these conditions anew whenever it is run.
+    let mut find = connection.prepare_cached(
+        "select seq from published where day = ? and tenant = ? and source = ? and id = ?",
+    )?;
+    let same = params![day, new.tenant.as_str(), attributes.source, attributes.id];
+    let seq: Option<u64> = find.query_row(same, |row| row.get(0)).optional()?;
+    let Some(seq) = seq else { return Ok(None) };
+    let mut find = connection.prepare_cached("select id from events where seq = ?")?;
+    find.query_row(params![seq], |row| rows::uuid(row, 0)).optional()
 }
 
 /// Forgets what is known by what makes it one, of days that nobody asks for any more. Answers whether there
@@ -109,8 +109,8 @@ fn published(connection: &Connection, same: [u8; 16], today: i64) -> Result<Opti
 pub(super) fn forget_published(connection: &Connection, now_ms: i64, limit: usize) -> Result<bool> {
     let forgotten = connection
         .prepare_cached(
-            "delete from published where (day, same) in
-                 (select day, same from published where day < ? limit ?)",
+            "delete from published where (day, tenant, source, id) in
+                 (select day, tenant, source, id from published where day < ? limit ?)",
         )?
         .execute(params![now_ms / DAY_MS - 1, limit])?;
     Ok(forgotten == limit)

@@ -11,7 +11,8 @@ use crate::event::Tenant;
 pub(super) struct Known {
     /// Of subscriptions, pipelines and current plugin versions.
     pub(super) revision: u64,
-    next_seq: u64,
+    /// The number that the next event gets.
+    pub(super) next_seq: u64,
     unrouted: HashMap<Tenant, Routing>,
     /// Whose routing changed in this transaction.
     touched: HashSet<Tenant>,

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_start.sql"),
     include_str!("migrations/0002_plugins.sql"),
     include_str!("migrations/0003_delivery.sql"),
     include_str!("migrations/0004_log.sql"),
     include_str!("migrations/0005_replays.sql"),
     include_str!("migrations/0006_window.sql"),
+    include_str!("migrations/0007_published.sql"),
 ];
 
 /// Held as long as the store is open: only one process routes from a file.
@@ -93,8 +94,8 @@ mod tests {
                 "pragma user_version = 5;
                  insert into events (seq, id, same, tenant, format, attributes, accepted_at_ms, revision, type)
                  values (1, x'01', x'11', 'acme', 'cloudevents', '{{}}', {}, 1, 't'),
-                        (2, x'02', x'12', 'acme', 'cloudevents', '{{}}', {}, 1, 't'),
-                        (3, x'03', x'13', 'acme', 'cloudevents', '{{}}', {}, 1, 't');
+                        (2, x'02', x'12', 'acme', 'cloudevents', json_object('source', '/s', 'id', '2'), {}, 1, 't'),
+                        (3, x'03', x'13', 'acme', 'cloudevents', json_object('source', '/s', 'id', '3'), {}, 1, 't');
                  insert into deliveries (id, tenant, subscription, event, event_seq, part, rendering, state,
                                          attempts, created_at_ms)
                  values (x'21', 'acme', x'31', x'01', 1, 0, x'41', 'pending', 0, 7),
@@ -115,7 +116,13 @@ mod tests {
             all("select seq, accepted_at_ms / 86400000 from events"),
             [(1, 2), (2, 3), (3, 4)]
         );
-        assert_eq!(all("select seq, day from published"), [(2, 3), (3, 4)]);
+        assert_eq!(all("select seq, day from published order by seq"), [(2, 3), (3, 4)]);
+        assert_eq!(
+            all(
+                "select seq, cast(id as integer) from published where tenant = 'acme' and source = '/s'"
+            ),
+            [(2, 2), (3, 3)]
+        );
         assert_eq!(all("select unsettled, created_at_ms from deliveries"), [(1, 7), (0, 8)]);
         connection.execute("update deliveries set state = 'dead'", ()).unwrap();
         assert_eq!(all("select deliveries, 0 from backlogs"), [(0, 0)]);
