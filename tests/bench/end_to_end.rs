@@ -1,10 +1,13 @@
 //! Published, durable, routed, run, signed, delivered: as fast as it goes, with what that takes.
 
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use super::load::Pace;
 use super::plugins;
-use super::report::{Report, Rounds, Row, number};
+use super::report::{Rounds, Row, number};
 use super::router::Router;
 use super::{Bench, Load, event, per_second};
 
@@ -52,7 +55,7 @@ fn checked() -> String {
     format!(r#"{{"id":"",{}"#, &rest[1..])
 }
 
-/// What one round of a case comes to.
+/// What one round of a case comes to, or of the publishers straight to the receiver.
 struct Figures {
     per_second: f64,
     p50_ms: f64,
@@ -62,41 +65,88 @@ struct Figures {
     kib_written: f64,
 }
 
+/// A row of each case.
+struct Measure {
+    name: &'static str,
+    unit: &'static str,
+    of: fn(&Figures) -> f64,
+    /// How the same without a router is called, where there is such a thing.
+    limit: Option<&'static str>,
+    target: &'static str,
+}
+
+const MEASURES: [Measure; 5] = [
+    Measure {
+        name: "p50 from publisher to receiver",
+        unit: "ms",
+        of: |it| it.p50_ms,
+        limit: Some("direct"),
+        target: "",
+    },
+    Measure { name: "p99", unit: "ms", of: |it| it.p99_ms, limit: Some("direct"), target: "" },
+    Measure {
+        name: "CPU of the router",
+        unit: "s per 1,000",
+        of: |it| it.cpu_s_per_1000,
+        limit: Some("direct, both ends"),
+        target: "≤ 0.09",
+    },
+    Measure {
+        name: "resident memory",
+        unit: "MiB",
+        of: |it| it.memory_mib,
+        limit: None,
+        target: "≤ 120",
+    },
+    Measure {
+        name: "written",
+        unit: "KiB per event",
+        of: |it| it.kib_written,
+        limit: Some("the event itself"),
+        target: "",
+    },
+];
+
 /// Answers how many events a second there were without a plugin.
 pub(crate) fn measure(bench: &mut Bench) -> f64 {
     let cases = cases();
-    let mut limits = Rounds::default();
+    let mut limits = Vec::new();
     let mut all: Vec<Vec<Figures>> = cases.iter().map(|_| Vec::new()).collect();
     for _ in 0..bench.rounds {
-        limits.0.push(bench.direct(EVENTS) / 2.0);
+        limits.push(straight(bench));
         for (case, figures) in cases.iter().zip(&mut all) {
             figures.push(round(bench, case, EVENTS));
         }
     }
+    let half = rounds(&limits, |it| it.per_second / 2.0);
     for (case, figures) in cases.iter().zip(&all) {
-        add(&mut bench.report, case, figures, &limits);
+        bench.report.add(Row {
+            group: GROUP,
+            name: case.name.to_owned(),
+            unit: "deliveries/s",
+            values: rounds(figures, |it| it.per_second),
+            limit: Some(("half of direct", half.clone())),
+            target: case.target,
+        });
     }
     for (case, figures) in cases.iter().zip(&all) {
-        let of = |name: &str, unit, pick: fn(&Figures) -> f64, target| Row {
-            group: "What a delivery takes, saturated",
-            name: format!("{}, {name}", case.name),
-            unit,
-            values: Rounds(figures.iter().map(pick).collect()),
-            limit: None,
-            target,
-        };
-        bench.report.add(of("p50 from publisher to receiver", "ms", |it| it.p50_ms, ""));
-        bench.report.add(of("p99", "ms", |it| it.p99_ms, ""));
-        bench.report.add(of("CPU of the router", "s per 1,000", |it| it.cpu_s_per_1000, "≤ 0.09"));
-        bench.report.add(of("resident memory", "MiB", |it| it.memory_mib, "≤ 120"));
-        bench.report.add(of("written", "KiB per event", |it| it.kib_written, ""));
+        for it in &MEASURES {
+            bench.report.add(Row {
+                group: "What a delivery takes, saturated",
+                name: format!("{}, {}", case.name, it.name),
+                unit: it.unit,
+                values: rounds(figures, it.of),
+                limit: it.limit.map(|name| (name, rounds(&limits, it.of))),
+                target: it.target,
+            });
+        }
     }
     all[0].iter().map(|it| it.per_second).sum::<f64>() / all[0].len() as f64
 }
 
 /// The ratios that matter, in under a minute.
 pub(crate) fn quick(bench: &mut Bench) {
-    let limit = bench.direct(EVENTS) / 2.0;
+    let limit = straight(bench).per_second / 2.0;
     let cases = cases();
     let plain = round(bench, &cases[0], EVENTS);
     let minimize = round(bench, &cases[1], EVENTS);
@@ -146,13 +196,26 @@ fn round(bench: &mut Bench, case: &Case, events: usize) -> Figures {
     }
 }
 
-fn add(report: &mut Report, case: &Case, figures: &[Figures], limits: &Rounds) {
-    report.add(Row {
-        group: GROUP,
-        name: case.name.to_owned(),
-        unit: "deliveries/s",
-        values: Rounds(figures.iter().map(|it| it.per_second).collect()),
-        limit: Some(("half of direct", limits.clone())),
-        target: case.target,
-    });
+/// Without a router. The CPU is that of both ends, which are in this process.
+fn straight(bench: &mut Bench) -> Figures {
+    let before = cpu();
+    let (took, came) = bench.direct(EVENTS, Pace::Saturate);
+    Figures {
+        per_second: per_second(EVENTS, took),
+        p50_ms: came.took.value_at_quantile(0.5) as f64 / 1e3,
+        p99_ms: came.took.value_at_quantile(0.99) as f64 / 1e3,
+        cpu_s_per_1000: (cpu() - before).as_secs_f64() * 1_000.0 / EVENTS as f64,
+        memory_mib: f64::NAN,
+        kib_written: event().len() as f64 / 1_024.0,
+    }
+}
+
+/// The CPU time of this process.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("a process begins with none")
+}
+
+fn rounds(figures: &[Figures], of: fn(&Figures) -> f64) -> Rounds {
+    Rounds(figures.iter().map(of).collect())
 }

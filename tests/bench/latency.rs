@@ -2,6 +2,7 @@
 
 use super::end_to_end;
 use super::load::Pace;
+use super::receiver::Came;
 use super::report::{Rounds, Row};
 use super::router::Router;
 use super::{Bench, Load, event};
@@ -21,34 +22,31 @@ pub(crate) fn measure(bench: &mut Bench, saturation: Option<f64>) {
         (saturation * 0.8, "80 % of saturation".to_owned(), ""),
     ];
     for (rate, name, target) in parts {
-        let mut quantiles = [Rounds::default(), Rounds::default(), Rounds::default()];
+        let (mut direct, mut routed) = (Vec::new(), Vec::new());
         for _ in 0..bench.rounds {
-            let took = round(bench, rate);
-            for (rounds, took) in quantiles.iter_mut().zip(took) {
-                rounds.0.push(took);
-            }
+            direct.push(bench.direct((rate * SECONDS) as usize, Pace::PerSecond(rate)).1);
+            routed.push(round(bench, rate));
         }
-        for (quantile, values) in ["p50", "p99", "p99.9"].iter().zip(quantiles) {
+        for (quantile, of) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+            let millis = |it: &Came| it.took.value_at_quantile(of) as f64 / 1e3;
             bench.report.add(Row {
                 group: GROUP,
                 name: format!("{name}, {quantile}"),
                 unit: "ms",
-                values,
-                limit: None,
-                target: if *quantile == "p99.9" { "" } else { target },
+                values: Rounds(routed.iter().map(millis).collect()),
+                limit: Some(("direct", Rounds(direct.iter().map(millis).collect()))),
+                target: if quantile == "p99.9" { "" } else { target },
             });
         }
     }
 }
 
-/// The median, 99 and 99.9 of a hundred, in milliseconds.
-fn round(bench: &mut Bench, rate: f64) -> [f64; 3] {
+fn round(bench: &mut Bench, rate: f64) -> Came {
     let router = Router::start();
     router.subscribe(&bench.url("/"), "*", &serde_json::json!([]));
     let event = event();
     bench.deliver(&router, &Load::of(&event, 2_000), Pace::Saturate);
     router.rest();
     let load = Load::of(&event, (rate * SECONDS) as usize);
-    let took = bench.deliver(&router, &load, Pace::PerSecond(rate)).1.took;
-    [0.5, 0.99, 0.999].map(|quantile| took.value_at_quantile(quantile) as f64 / 1e3)
+    bench.deliver(&router, &load, Pace::PerSecond(rate)).1
 }

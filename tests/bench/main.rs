@@ -39,6 +39,7 @@ mod report; // the table
 mod router; // what is measured
 mod workload; // what is counted
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,23 +133,28 @@ impl Bench {
         format!("http://{}{path}", self.receiver.address)
     }
 
-    /// Events a second from the publishers straight to the receiver.
-    fn direct(&mut self, events: usize) -> f64 {
+    /// Sends events straight to the receiver: what this machine can do at all.
+    fn direct(&mut self, events: usize, pace: Pace) -> (Duration, Came) {
         let template = Template::new("/", "none", &event(), 1);
-        let times = self.times(events);
-        self.receiver.expect(&times, 1);
-        let target = self.receiver.address;
-        let (begun, _) = load::publish(target, &template, &times, CONNECTIONS, Pace::Saturate);
-        let came = self.receiver.wait();
-        per_second(events, came.last - begun)
+        self.send(self.receiver.address, &template, &Load::of("", events), pace)
     }
 
     /// Publishes events, and waits until each has come as often as it is to.
     fn deliver(&mut self, router: &Router, load: &Load<'_>, pace: Pace) -> (Duration, Came) {
         let template = Template::new("/v1/events", &router.token, load.event, load.batch);
+        self.send(router.address, &template, load, pace)
+    }
+
+    fn send(
+        &mut self,
+        target: SocketAddr,
+        template: &Template,
+        load: &Load<'_>,
+        pace: Pace,
+    ) -> (Duration, Came) {
         let times = self.times(load.events);
         self.receiver.expect(&times, load.fan_out);
-        let (begun, _) = load::publish(router.address, &template, &times, CONNECTIONS, pace);
+        let (begun, _) = load::publish(target, template, &times, CONNECTIONS, pace);
         let came = self.receiver.wait();
         (came.last.max(begun) - begun, came)
     }
