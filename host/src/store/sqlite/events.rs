@@ -93,15 +93,12 @@ fn publish(connection: &Connection, new: &NewEvent, seq: u64) -> Result<Option<U
 
 fn published(connection: &Connection, new: &NewEvent, day: i64) -> Result<Option<Uuid>> {
     let attributes = &new.content.attributes;
-    // Not as one statement: SQLite plans a join with these conditions anew whenever it is run.
     let mut find = connection.prepare_cached(
-        "select seq from published where day = ? and tenant = ? and source = ? and id = ?",
+        "select events.id from published join events on events.seq = published.seq
+         where day = ? and published.tenant = ? and source = ? and published.id = ?",
     )?;
     let same = params![day, new.tenant.as_str(), attributes.source, attributes.id];
-    let seq: Option<u64> = find.query_row(same, |row| row.get(0)).optional()?;
-    let Some(seq) = seq else { return Ok(None) };
-    let mut find = connection.prepare_cached("select id from events where seq = ?")?;
-    find.query_row(params![seq], |row| rows::uuid(row, 0)).optional()
+    find.query_row(same, |row| rows::uuid(row, 0)).optional()
 }
 
 /// Forgets what is known by what makes it one, of days that nobody asks for any more. Answers whether there

@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 const MIGRATIONS: [&str; 7] = [
@@ -47,6 +48,8 @@ pub(super) fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connectio
     let connection = Connection::open_with_flags(path, flags)
         .map_err(|err| anyhow::anyhow!("cannot open `{}`: {err}", path.display()))?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    // A statement is planned once, and not anew for other values that are bound to it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(64);
     if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
         // Settled before there is a table: pages that are freed can be given back later.

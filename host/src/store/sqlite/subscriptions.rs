@@ -1,5 +1,7 @@
 //! Subscriptions, state by state.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result, Row, params};
@@ -9,7 +11,8 @@ use uuid::Uuid;
 use super::rows::{broken, digest, format, json, tenant, to_json, uuid};
 use super::writer::Writing;
 use crate::event::Tenant;
-use crate::plugin::PluginName;
+use crate::plugin::{Digest, PluginName};
+use crate::render::Rendering;
 use crate::secret::ServerKey;
 use crate::store::{StoreError, SubscriptionVersion};
 use crate::subscription::{SigningSecret, State, Subscription};
@@ -253,8 +256,21 @@ const SUBSCRIPTION: &str = "id, tenant, format, provider_id, name, url, state, c
      updated_at_ms, revision, ended, rate_per_minute, pace \
      from subscriptions join renderings on renderings.hash = subscriptions.rendering";
 
-fn read(connection: &Connection, key: &ServerKey, row: &Row<'_>) -> Result<Subscription> {
+/// Most subscriptions have the same few renderings, and share them.
+type Renderings = HashMap<Digest, Arc<Rendering>>;
+
+fn read(
+    connection: &Connection,
+    key: &ServerKey,
+    renderings: &mut Renderings,
+    row: &Row<'_>,
+) -> Result<Subscription> {
     let id = uuid(row, 0)?;
+    let rendering_hash = digest(row, 11)?;
+    let rendering = match renderings.entry(rendering_hash) {
+        Entry::Occupied(known) => Arc::clone(known.get()),
+        Entry::Vacant(new) => Arc::clone(new.insert(Arc::new(json(row, 12)?))),
+    };
     let url: String = row.get(5)?;
     let state: String = row.get(6)?;
     let state = [State::Active, State::Paused, State::Disabled]
@@ -273,8 +289,8 @@ fn read(connection: &Connection, key: &ServerKey, row: &Row<'_>) -> Result<Subsc
         filters: json(row, 8)?,
         format_steps: json(row, 9)?,
         steps: json(row, 10)?,
-        rendering_hash: digest(row, 11)?,
-        rendering: Arc::new(json(row, 12)?),
+        rendering_hash,
+        rendering,
         rate_per_minute: row.get(18)?,
         pace: json(row, 19)?,
         secrets: secrets(connection, key, id)?,
@@ -293,7 +309,8 @@ fn query(
 ) -> Result<Vec<Subscription>> {
     let mut find =
         connection.prepare_cached(&format!("select {SUBSCRIPTION} where {condition}"))?;
-    find.query_map(values, |row| read(connection, key, row))?.collect()
+    let mut renderings = Renderings::new();
+    find.query_map(values, |row| read(connection, key, &mut renderings, row))?.collect()
 }
 
 pub(super) fn by_id(
@@ -364,8 +381,10 @@ pub(super) fn changes(
     let mut find = snapshot.prepare_cached(&format!(
         "select {SUBSCRIPTION} where revision > ?1 or ended > ?1 order by +revision"
     ))?;
+    let mut renderings = Renderings::new();
     let versions = find.query_map(params![after], |row| {
-        Ok(SubscriptionVersion { subscription: read(&snapshot, key, row)?, ended: row.get(17)? })
+        let subscription = read(&snapshot, key, &mut renderings, row)?;
+        Ok(SubscriptionVersion { subscription, ended: row.get(17)? })
     })?;
     let versions = versions.collect::<Result<_>>()?;
     Ok((revision, versions))
