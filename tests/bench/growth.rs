@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::load::Pace;
-use super::report::{Rounds, Row};
+use super::report::{Rounds, Row, whole};
 use super::router::{Router, TENANT};
 use super::{Bench, Load, event, per_second};
 
@@ -20,17 +20,19 @@ pub(crate) fn measure(bench: &mut Bench) {
     let mut last = None;
     for count in [1, 1_000, 100_000] {
         let router = last.insert(Router::start());
-        for number in 1..count {
-            let url = bench.url(&format!("/{number}"));
-            router.subscribe(&url, &format!("other.{number}"), &json!([]));
+        for other in 1..count {
+            let url = bench.url(&format!("/{other}"));
+            router.subscribe(&url, &format!("other.{other}"), &json!([]));
         }
         router.subscribe(&bench.url("/0"), "order.paid", &json!([]));
-        add(bench, router, &mut first, format!("{count} subscriptions"));
+        let plural = if count == 1 { "" } else { "s" };
+        let name = format!("{} subscription{plural}", whole(count));
+        add(bench, router, &mut first, name);
     }
     let mut router = Router::start();
     router.subscribe(&bench.url("/0"), "order.paid", &json!([]));
     router.restart(|store| fill(store, 1_000_000));
-    add(bench, &router, &mut first, "1000000 deliveries in the log".to_owned());
+    add(bench, &router, &mut first, "1,000,000 deliveries in the log".to_owned());
     drop(router);
 
     let mut router = last.expect("it is that with the most subscriptions");
@@ -41,7 +43,7 @@ pub(crate) fn measure(bench: &mut Bench) {
         router.restart(|_| killed = Some(Instant::now()));
         ready.0.extend(killed.map(|it| it.elapsed().as_secs_f64()));
     }
-    let name = "100000 subscriptions, 10000000 deliveries in the log";
+    let name = "100,000 subscriptions, 10,000,000 deliveries in the log";
     add(bench, &router, &mut first, name.to_owned());
     bench.report.add(Row {
         group: GROUP,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::load::{self, Pace, Template};
-use super::report::{Rounds, Row};
+use super::report::{Rounds, Row, whole};
 use super::router::Router;
 use super::{Bench, Load, event, per_second};
 
@@ -34,7 +34,7 @@ pub(crate) fn measure(bench: &mut Bench) {
             let rounds = |of: &[[f64; 3]]| Rounds(of.iter().map(|it| it[at]).collect());
             bench.report.add(Row {
                 group: GROUP,
-                name: format!("{hanging} hang, {name}"),
+                name: format!("{} hang, {name}", whole(*hanging)),
                 unit,
                 values: rounds(figures),
                 limit: Some(("none hang", rounds(&all[0]))),

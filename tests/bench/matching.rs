@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Bench;
-use super::report::{Rounds, Row};
+use super::report::{Rounds, Row, whole};
 
 const LOOK_UPS: usize = 200_000;
 
@@ -40,7 +40,7 @@ pub(crate) fn measure(bench: &mut Bench) {
             }
             bench.report.add(Row {
                 group: "Matching, where one subscription wants the event",
-                name: format!("{count} {what}"),
+                name: format!("{} {what}", whole(count)),
                 unit: "ns",
                 values,
                 limit: Some(("a look-up of the type in a hash map", limit)),

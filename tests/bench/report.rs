@@ -173,20 +173,23 @@ pub(crate) fn machine() -> Value {
 /// With three digits that say something.
 pub(crate) fn number(it: f64) -> String {
     match it.abs() {
-        size if size >= 1_000.0 => {
-            let digits = format!("{it:.0}");
-            let mut grouped = String::new();
-            for (at, digit) in digits.chars().enumerate() {
-                if at > 0 && (digits.len() - at).is_multiple_of(3) {
-                    grouped.push(',');
-                }
-                grouped.push(digit);
-            }
-            grouped
-        }
+        size if size >= 1_000.0 => whole(it.round() as usize),
         size if size >= 100.0 => format!("{it:.0}"),
         size if size >= 10.0 => format!("{it:.1}"),
         size if size >= 1.0 => format!("{it:.2}"),
         _ => format!("{it:.3}"),
     }
+}
+
+/// In groups of three digits.
+pub(crate) fn whole(it: usize) -> String {
+    let digits = it.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
 }

@@ -24,22 +24,23 @@ const BEGINS_WITHIN: Duration = Duration::from_micros(500);
 const STACK_BYTES: usize = 1 << 20;
 const POOLS: [u32; 6] = [500, 1_000, 2_000, 4_000, 8_000, 16_000];
 
-pub(crate) fn measure(report: &mut Report) {
+pub(crate) fn measure(report: &mut Report, rounds: usize) {
     let folder = tempfile::tempdir().unwrap();
     let possible = POOLS.iter().rev().find(|it| try_open(folder.path(), **it, 5).is_ok());
-    let kib = hold();
-    let mut add = |name: String, unit, value: f64| {
+    let kib = Rounds((0..rounds).map(|_| hold()).collect());
+    let mut add = |name: String, unit, values| {
         report.add(Row {
             group: "Plugins: instances at the same time",
             name,
             unit,
-            values: Rounds(vec![value]),
+            values,
             limit: None,
             target: "",
         });
     };
     let possible = possible.expect("there is no pool at all");
-    add("the largest pool that can be had".to_owned(), "instances", f64::from(*possible));
+    let possible = Rounds(vec![f64::from(*possible)]);
+    add("the largest pool that can be had".to_owned(), "instances", possible);
     add(format!("{POOL} of them at work, each with its thread"), "KiB", kib);
 }
 
