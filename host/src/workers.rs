@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::event::Tenant;
 
 /// How many tasks of one tenant may wait.
-const TENANT_TASKS_MAX: usize = 1_024;
+const TENANT_TASKS_MAX: usize = 4_096;
 /// How many bytes of events may wait in all.
 const BYTES_MAX: usize = 64 << 20;
 
@@ -22,6 +22,13 @@ type Work = Box<dyn FnOnce() + Send>;
 pub struct Workers {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Tasks that are queued together.
+pub struct Batch<'a> {
+    /// None at the end.
+    queue: Option<MutexGuard<'a, Queue>>,
+    shared: &'a Shared,
 }
 
 struct Shared {
@@ -83,10 +90,12 @@ impl Workers {
         bytes: usize,
         work: impl FnOnce() + Send + 'static,
     ) -> Result<(), Full> {
-        let mut queue = self.shared.lock();
-        queue.push(tenant, bytes, Box::new(work))?;
-        self.shared.wake(queue);
-        Ok(())
+        self.batch().submit(tenant, bytes, work)
+    }
+
+    /// Begins to queue several tasks, of which nobody is told before all of them are there.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { queue: Some(self.shared.lock()), shared: &self.shared }
     }
 
     /// Does something in its turn, which holds on to so many bytes, and answers what it says; none when
@@ -107,7 +116,7 @@ impl Workers {
     pub fn go_on(&self, tenant: &Tenant, work: impl FnOnce() + Send + 'static) {
         let mut queue = self.shared.lock();
         queue.push_front(tenant, Box::new(work));
-        self.shared.wake(queue);
+        self.shared.wake_for(queue);
     }
 
     /// Ends when a task has been taken after this call: then it is worth trying again.
@@ -126,6 +135,29 @@ impl Workers {
             // A worker catches the panics of its tasks.
             let _ = thread.join();
         }
+    }
+}
+
+impl Batch<'_> {
+    /// See [`Workers::submit`].
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    pub fn submit(
+        &mut self,
+        tenant: &Tenant,
+        bytes: usize,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Full> {
+        let queue = self.queue.as_mut().expect("a batch that goes on has the queue");
+        queue.push(tenant, bytes, Box::new(work))
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.queue.take().into_iter().for_each(|queue| self.shared.wake_for(queue));
     }
 }
 
@@ -148,7 +180,7 @@ impl Shared {
                 return None;
             }
             if let Some(next) = queue.pop() {
-                drop(queue);
+                self.wake_for(queue);
                 self.taken.notify_waiters();
                 return Some(next);
             }
@@ -158,11 +190,12 @@ impl Shared {
         }
     }
 
-    /// There is one more task. To wake somebody is a system call even where nobody sleeps.
-    fn wake(&self, queue: MutexGuard<'_, Queue>) {
-        let sleeps = queue.idle > 0;
+    /// Wakes one worker, where there is a task for it: it wakes the next one when there are more. To wake
+    /// somebody is a system call even where nobody sleeps.
+    fn wake_for(&self, queue: MutexGuard<'_, Queue>) {
+        let wakes = queue.idle > 0 && !queue.order.is_empty();
         drop(queue);
-        if sleeps {
+        if wakes {
             self.changed.notify_one();
         }
     }

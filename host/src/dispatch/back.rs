@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use uuid::Uuid;
 
 use super::Dispatcher;
+use super::lane::weight;
 use crate::delivery::DeliveryState;
 
 impl Dispatcher {
@@ -37,7 +38,7 @@ impl Dispatcher {
         let queue = std::mem::take(&mut lane.queue);
         for id in &queue {
             let body = self.open.get(id).and_then(|open| open.body.as_ref());
-            self.bytes -= body.map_or(0, |body| body.bytes.len());
+            self.bytes -= body.map_or(0, weight);
         }
         queue
     }

@@ -22,7 +22,7 @@ impl Dispatcher {
         }
     }
 
-    /// Fetches what is due from the store, when the lane has nothing in memory.
+    /// Fetches what is due from the store, before the lane has nothing left in memory.
     pub(super) fn fetch(&mut self, subscription: Uuid) {
         let Some(lane) = self.lanes.get_mut(&subscription) else { return };
         let now_ms = clock::now_ms();
@@ -35,7 +35,7 @@ impl Dispatcher {
             self.alarms.set(now_ms + FULL_AGAIN_MS, subscription);
         } else if is_due && let Gate::Shut { until_ms } = gate {
             self.alarms.set(until_ms, subscription);
-        } else if is_due && lane.queue.is_empty() && !lane.claiming {
+        } else if is_due && lane.runs_out() && !lane.claiming {
             lane.next_due_ms = None;
             // A change of a subscription that takes nothing now makes us look again. What is left of
             // one that is gone is fetched to be cancelled.

@@ -14,6 +14,8 @@ use crate::render::Body;
 
 /// How many deliveries of a subscription wait in memory. The others wait in the store.
 const QUEUE_MAX: usize = 256;
+/// So many times as many may wait while there is much room: the way through the store costs more.
+const ROOMY: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Lane {
@@ -35,8 +37,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn is_full(&self) -> bool {
-        self.queue.len() >= self.queue_max()
+    /// `is_roomy`: whether memory is mostly free.
+    pub(super) fn is_full(&self, is_roomy: bool) -> bool {
+        self.queue.len() >= self.queue_max() * if is_roomy { ROOMY } else { 1 }
+    }
+
+    /// Whether it is time to fetch more from the store: it takes about as long as the other half lasts.
+    pub(super) fn runs_out(&self) -> bool {
+        self.queue.len() <= self.queue_max() / 2
     }
 
     /// How many deliveries to fetch from the store.
@@ -79,6 +87,11 @@ impl Lane {
             && !self.waits
             && self.rests_until_ms <= clock::now_ms()
     }
+}
+
+/// What a delivery takes of memory while it waits: its body, and about a KiB around that.
+pub(super) fn weight(body: &Body) -> usize {
+    body.bytes.len() + 1_024
 }
 
 /// A delivery in memory.

@@ -42,7 +42,7 @@ use attempt::{Attempted, attempt};
 use claim::{Claimed, claim};
 use failing::{Failing, Since};
 use flow::Gate;
-use lane::{Lane, Open};
+use lane::{Lane, Open, weight};
 use pace::Pace;
 use set_back::Watch;
 use settle::settle;
@@ -50,7 +50,7 @@ use turns::{Room, Turns};
 
 /// How long a first attempt may take before its delivery is recorded as pending.
 const UNRECORDED_MAX: Duration = Duration::from_millis(25);
-/// How many bytes of bodies wait in memory. The others wait in the store.
+/// How many bytes of deliveries wait in memory. The others wait in the store.
 const BYTES_MAX: usize = 64 << 20;
 /// How many signals are taken at a time.
 const SIGNALS_MAX: usize = 256;
@@ -183,17 +183,18 @@ impl Dispatcher {
     /// A delivery enters its lane, or waits in the store when there is no room.
     fn queue(&mut self, it: Ready) {
         let (id, subscription) = (it.delivery.id, it.delivery.subscription_id);
-        let (size, now_ms) = (it.body.bytes.len(), clock::now_ms());
+        let (weight, now_ms) = (weight(&it.body), clock::now_ms());
         let lane = self.lanes.entry(subscription).or_default();
         let shut_until_ms = match lane.flow.gate(lane.in_flight, now_ms) {
             Gate::Shut { until_ms } => Some(until_ms),
             Gate::Go | Gate::Enough => None,
         };
-        let no_memory = self.bytes + size > BYTES_MAX && self.bytes > 0 && !lane.has_nothing();
-        let is_full = shut_until_ms.is_some() || lane.is_full() || no_memory;
+        let no_memory = self.bytes + weight > BYTES_MAX && self.bytes > 0 && !lane.has_nothing();
+        let is_roomy = self.bytes < BYTES_MAX / 2;
+        let is_full = shut_until_ms.is_some() || lane.is_full(is_roomy) || no_memory;
         if !is_full {
             lane.queue.push_back(id);
-            self.bytes += size;
+            self.bytes += weight;
         }
         if it.unrecorded.is_some() {
             self.unrecorded.push_back((Instant::now(), id));
@@ -274,7 +275,7 @@ impl Dispatcher {
         let open = self.open.get_mut(&id).expect("a queued delivery is open");
         let body = open.body.take().expect("a queued delivery has its body");
         open.size = body.bytes.len();
-        self.bytes -= open.size;
+        self.bytes -= weight(&body);
         self.turns.begins(&open.tenant, open.size);
         let event = open.delivery.event_id;
         let attempt = attempt(Arc::clone(&self.app), Arc::clone(subscription), id, event, body);

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::clock;
 use crate::event::Tenant;
 use crate::store::Unrouted;
+use crate::workers::Batch;
 use routing::Routing;
 
 /// How many events are read from the store at a time.
@@ -77,16 +78,15 @@ impl Router {
     /// Takes events over. Never waits.
     pub fn offer(self: &Arc<Router>, events: Vec<Unrouted>) {
         let Some(app) = self.app() else { return };
+        let mut lanes = lock(&self.lanes);
+        let mut batch = app.workers.batch();
         for it in events {
-            let tenant = it.event.tenant.clone();
-            let seq = it.seq;
-            let mut lanes = lock(&self.lanes);
+            let (tenant, seq) = (it.event.tenant.clone(), it.seq);
             let lane = lanes.entry(tenant.clone()).or_default();
             if lane.behind.is_some() {
                 lane.left = seq;
-            } else if self.submit(&app, it, false).is_err() {
+            } else if self.submit(&app, &mut batch, it, false).is_err() {
                 (lane.behind, lane.left) = (Some(seq - 1), seq);
-                drop(lanes);
                 self.feed(tenant, false);
             }
         }
@@ -106,6 +106,7 @@ impl Router {
     fn submit(
         self: &Arc<Router>,
         app: &Arc<App>,
+        batch: &mut Batch<'_>,
         it: Unrouted,
         again: bool,
     ) -> Result<(), Unrouted> {
@@ -114,7 +115,7 @@ impl Router {
             let (router, app, it) = (Arc::clone(self), Arc::clone(app), it.clone());
             move || Routing::begin(router, app, it, again).go_on()
         };
-        app.workers.submit(&it.event.tenant, bytes, task).map_err(|_| it)
+        batch.submit(&it.event.tenant, bytes, task).map_err(|_| it)
     }
 
     /// Reads a tenant's events from the store until there are no more than come anyway.
@@ -152,7 +153,7 @@ impl Router {
                 let seq = it.seq;
                 loop {
                     let room = app.workers.room();
-                    match self.submit(&app, it, again) {
+                    match self.submit(&app, &mut app.workers.batch(), it, again) {
                         Ok(()) => break,
                         Err(back) => it = back,
                     }
