@@ -1,6 +1,6 @@
 # Each line calls cargo or a script. `make demo` and `make test` set up what they need by themselves.
 
-.PHONY: setup run demo test fault soak test-languages plugin-tour bench bench-quick bench-count bench-wasm lint ci
+.PHONY: setup run demo test fault soak test-languages plugin-tour bench bench-quick bench-count bench-wasm neighbours neighbours-quick lint ci
 
 setup: ## Install what is missing: a C compiler, Rust, the wasm32 target
 	@scripts/setup
@@ -45,6 +45,12 @@ bench-count: ## Count what an event costs in instructions; fails when that is ov
 
 bench-wasm: setup ## Measure runs of plugins alone
 	@cargo bench --locked --workspace --bench bench -- plugins
+
+neighbours: setup ## Attack a router in many ways, and print what a neighbour feels; fails beyond its bounds. ATTACKS="name …"
+	@cargo bench --locked --workspace --bench bench -- neighbours $(ATTACKS)
+
+neighbours-quick: setup ## The worst attacks, for a few seconds each; times are shown and not judged
+	@cargo bench --locked --workspace --bench bench -- neighbours quick $(ATTACKS)
 
 lint: ## Check the formatting, and clippy natively and for the plugins
 	@scripts/setup lint

@@ -7,7 +7,7 @@ use crate::harness::yard::{TENANT, event};
 use crate::harness::{Endpoint, Yard, peers, root};
 
 #[path = "../docs/adding-a-format/github.rs"]
-mod github;
+pub(crate) mod github;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_the_guide_is_a_format() {

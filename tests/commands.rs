@@ -56,6 +56,22 @@ fn a_command_whose_reader_is_gone_ends_without_a_word() {
 }
 
 #[test]
+fn what_steers_a_terminal_is_printed_escaped() {
+    let folder = tempfile::tempdir().unwrap();
+    plugin(folder.path(), "filter", CASE);
+    let case = folder.path().join("cases");
+    fs::rename(case.join("one.json"), case.join("o\u{1b}[2Jn\u{202e}e.json")).unwrap();
+    for (arguments, shown) in [
+        (&["plugin", "test"][..], r"o\u001b[2Jn\u202ee"),
+        (&["token", "create", "--scopes", "a\u{9b}2Jb\r"], r"`a\u009b2Jb\u000d`"),
+    ] {
+        let said = said(&hookyard(folder.path(), arguments).output().unwrap());
+        assert!(said.contains(shown), "{said}");
+        assert!(!said.contains(['\u{1b}', '\u{202e}', '\u{9b}', '\r']), "{said:?}");
+    }
+}
+
+#[test]
 fn an_update_writes_what_is_expected_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     plugin(folder.path(), "filter", CASE);

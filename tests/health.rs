@@ -174,8 +174,10 @@ async fn a_version_that_fails_makes_way_for_the_one_before_it_where_that_is_allo
     let body = json!({"allowed": true}).to_string();
     let json_type = [("content-type", "application/json")];
     yard.client.call(reqwest::Method::PUT, allowed, &json_type, body).await.expect(200);
+    let mut watcher = Endpoint::start().await;
+    yard.subscribe(&watcher, json!({"filters": [{"type": "hookyard.plugin.rolledback"}]})).await;
     yard.subscribe(&endpoint, json!({"steps": [{"plugin": "gate"}]})).await;
-    yard.upload("gate", brittle("2", true)).await;
+    let second = yard.upload("gate", brittle("2", true)).await["digest"].clone();
     fail_five_times(&yard).await;
     for number in 5..7 {
         yard.publish("t", json!(number)).await;
@@ -187,6 +189,8 @@ async fn a_version_that_fails_makes_way_for_the_one_before_it_where_that_is_allo
     assert_eq!(numbers, [json!(5), json!(6)]);
     let current = yard.client.get("/v1/plugins/gate").await.expect(200);
     assert_eq!(current["digest"], first);
+    let told = watcher.next().await.json();
+    assert_eq!(told["data"], json!({"plugin": "gate", "from": second, "to": first}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ mod log; // the delivery log: found, exported, purged, counted; publishers that 
 mod login; // how clients of the providers come by tokens
 mod model; // random operations against a model of what has to come of them
 mod mypreferences; // its deliveries
+mod neighbours; // nobody stops, starves or swells the router
 mod order; // deliveries one after the other, by key and after a pause
 mod pipeline; // plugins on the way of an event, good and bad
 mod proof; // endpoints show that they want deliveries

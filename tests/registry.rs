@@ -1,10 +1,14 @@
 //! Versions of plugins: which is current, which was, which is not to be used, and which can go.
 
+use std::time::Duration;
+
 use reqwest::Method;
+use rusqlite::Connection;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::harness::plugins::filter_module;
-use crate::harness::{Endpoint, Yard};
+use crate::harness::{Endpoint, PATIENCE, Yard};
 
 /// A filter that accepts, or rejects with a reason, and differs by `mark`.
 fn version(accepts: bool, mark: &str) -> Vec<u8> {
@@ -67,6 +71,59 @@ async fn a_name_goes_forward_and_back_and_its_followers_with_it() {
     let wrong = call(headers(&first), &json!("latest")).await;
     assert_eq!((wrong.status, wrong.fields()), (400, vec!["/digest"]));
     yard.client.post("/v1/plugins/nobody/rollback", &json!({})).await.expect(404);
+}
+
+/// More than are brought to a version in one step.
+const MANY: usize = 150;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_followers_come_to_a_version_all_of_them() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    yard.upload("gate", version(true, "1")).await;
+    for _ in 0..MANY {
+        yard.subscribe(&endpoint, json!({"steps": [{"plugin": "gate"}]})).await;
+    }
+    yard.upload("gate", version(false, "2")).await;
+    yard.publish("t", json!(0)).await;
+    yard.await_deliveries("state=filtered", MANY).await;
+    yard.client.post("/v1/plugins/gate/rollback", &json!({})).await.expect(200);
+    yard.publish("t", json!(1)).await;
+    for _ in 0..MANY {
+        assert_eq!(endpoint.next().await.json()["data"], 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_come_to_a_version_whose_switch_a_crash_has_broken_off() {
+    let mut yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    yard.upload("gate", version(true, "1")).await;
+    for _ in 0..MANY {
+        yard.subscribe(&endpoint, json!({"steps": [{"plugin": "gate"}]})).await;
+    }
+    yard.upload("gate", version(false, "2")).await;
+    yard.stop().await;
+    // As after a kill that came when the first version was current again and nobody had followed yet.
+    let path = yard.folder().join("store.sqlite");
+    let store = Connection::open(&path).unwrap();
+    let back = "update plugins set digest = previous, previous = digest where name = 'gate'";
+    assert_eq!(store.execute(back, ()).unwrap(), 1);
+    let behind = "select count(*) from subscriptions join renderings on hash = rendering
+                  where ended is null
+                  and instr(definition, (select lower(hex(previous)) from plugins where name = 'gate'))";
+    let behind = || store.query_row(behind, (), |row| row.get::<_, usize>(0)).unwrap();
+    assert_eq!(behind(), MANY);
+    yard.restart().await;
+    let until = Instant::now() + PATIENCE;
+    while behind() > 0 {
+        assert!(Instant::now() < until, "{} are left behind", behind());
+        sleep(Duration::from_millis(5)).await;
+    }
+    yard.publish("t", json!(1)).await;
+    for _ in 0..MANY {
+        assert_eq!(endpoint.next().await.json()["data"], 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -340,7 +340,8 @@ fn bodies(format: &dyn Format) -> Vec<Vec<u8>> {
             accepted_at_ms: 0,
             revision: 0,
         };
-        format.encode(&event, &content, &rendering).bytes.to_vec()
+        let out = hookyard::render::Output::new(1 << 20);
+        format.encode(&event, &content, &rendering, out).unwrap().bytes.to_vec()
     });
     samples.collect()
 }

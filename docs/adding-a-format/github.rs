@@ -4,7 +4,7 @@ use hookyard::event::{Content, Data, Event};
 use hookyard::formats::{
     Answer, Api, Call, Catalogue, Done, Format, Operation, Refusal, Writer, read_json,
 };
-use hookyard::render::{Body, Rendering};
+use hookyard::render::{Body, Output, Rendering, TooLarge};
 use hookyard::schemas::{Endpoints, Schema};
 use hookyard::sign::{Unsigned, hex, hmac_sha256};
 use hookyard::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
@@ -42,8 +42,14 @@ impl Format for GitHub {
         Some(&self.catalogue)
     }
 
-    fn encode(&self, _: &Event, content: &Content, _: &Rendering) -> Body {
-        let mut body = Writer::new(1_024);
+    fn encode(
+        &self,
+        _: &Event,
+        content: &Content,
+        _: &Rendering,
+        out: Output,
+    ) -> Result<Body, TooLarge> {
+        let mut body = Writer::new(out, 1_024);
         body.text("event", &content.attributes.event_type);
         if let Some(Data::Json(data)) = &content.data {
             for (name, value) in data.members().into_iter().flatten() {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::event::{Event, OPERATIONAL_PREFIX, Tenant};
 use crate::subscription::{Filter, State, Subscription};
 
-/// See the head of this module.
+/// Subscriptions as they are and as they were, found by what an event is.
 #[derive(Default)]
 pub struct Index {
     tenants: HashMap<Tenant, Node>,
@@ -93,6 +93,11 @@ impl Index {
             version.ended.store(revision, Ordering::Relaxed);
             self.ended += 1;
         }
+    }
+
+    /// The states that hold now.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+        self.current.values().map(|version| &version.subscription)
     }
 
     /// The state that holds now.

@@ -5,17 +5,21 @@
 //! its end, and never back.
 //!
 //! - `cli`: the command line; `server`: assembles the rooms; `config`: every setting; `telemetry`: the log
+//! - `printable`: text that steers no terminal
 //! - `api`: the HTTP surface; `manage`: makes and changes subscriptions and plugins
 //! - `router`: stage 2, matches and renders; `dispatch`: stage 3, attempts and retries
-//! - `app`: what is opened once and lent to all; `workers`: the threads that run plugins
+//! - `app`: what is opened once and lent to all; `inbox`: deliveries on their way to stage 3
+//! - `supervise`: the tasks that a router is made of; `marks`: what each worker works on
 //! - `health`: what plugins take, write and fail at
 //! - `trial`: what plugins would do
 //! - `render`: an event and a rendering make bodies; `formats`: one file a provider's format
 //! - `wasm`: runs plugins; `index`: which subscriptions want an event; `schemas`: JSON Schemas
-//! - `send`: one HTTP attempt; `egress`: which addresses are reached; `dns`: TXT records
+//! - `send`: one HTTP attempt; `egress`: which addresses and ports are reached; `dns`: names of endpoints
+//! - `patience`: deadlines for what others have to do; `descriptors`: how those of the process are shared
 //! - `sign`: signatures; `keys`: the router's own keys
 //! - `publication`: an event as it is sent to us
 //! - `store`: what is kept; `secret`: the server's key
+//! - `fair`: what tenants share
 //! - `event`, `subscription`, `delivery`, `plugin`: the nouns; `json`: JSON that stays text; `clock`
 //! - `fault`: where a test has the process killed
 
@@ -25,18 +29,24 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod descriptors;
 pub mod dispatch;
 pub mod dns;
 pub mod egress;
 pub mod event;
+pub mod fair;
 mod fault;
 pub mod formats;
 pub mod health;
+pub mod inbox;
 pub mod index;
 pub mod json;
 pub mod keys;
 pub mod manage;
+pub mod marks;
+pub mod patience;
 pub mod plugin;
+pub mod printable;
 pub mod publication;
 pub mod render;
 pub mod router;
@@ -47,7 +57,7 @@ pub mod server;
 pub mod sign;
 pub mod store;
 pub mod subscription;
+pub mod supervise;
 pub mod telemetry;
 pub mod trial;
 pub mod wasm;
-pub mod workers;

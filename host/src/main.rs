@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hookyard::cli::Cli;
+use hookyard::printable::Printable;
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             // Where nobody reads that either, the exit code has to say it.
-            writeln!(stderr(), "hookyard: {err:#}").ok();
+            writeln!(stderr(), "hookyard: {}", Printable(format_args!("{err:#}"))).ok();
             ExitCode::FAILURE
         }
     }

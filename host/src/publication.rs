@@ -1,15 +1,20 @@
 //! What a publisher sends: a CloudEvent in the forms of the specification, and beside it what is for
 //! the router alone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::event::{Attributes, Content, Data, Violation, is_json_type, is_standard};
+use crate::event::{
+    Attributes, AttributesSize, Content, Data, Violation, is_json_type, is_standard,
+};
 use crate::formats::Refusal;
 use crate::json::Json;
+
+/// How many alternate ids an event may have.
+const ALTERNATE_IDS_MAX: usize = 100;
 
 /// What a publisher sent, before anything of it is checked.
 pub struct Sent {
@@ -40,7 +45,12 @@ pub fn structured(body: Bytes) -> Result<Sent, Refusal> {
     let mut sent = Sent { attributes: Vec::new(), data: SentData::None };
     let mut violations = Vec::new();
     let mut has_data = false;
+    let mut size = AttributesSize::default();
     for (name, value) in members {
+        if name != "data" && name != "data_base64" {
+            // Before any of them is read; how long the texts are is known once they are.
+            size.add(&name, "").map_err(|it| Refusal::Invalid(vec![it]))?;
+        }
         match &*name {
             // In the JSON format, null is the same as absent.
             _ if value.text() == "null" && name != "data" => {}
@@ -65,7 +75,11 @@ pub fn structured(body: Bytes) -> Result<Sent, Refusal> {
             },
         }
     }
-    if violations.is_empty() { Ok(sent) } else { Err(Refusal::Invalid(violations)) }
+    if violations.is_empty() {
+        Ok(sent)
+    } else {
+        Err(Refusal::Invalid(Violation::first(violations)))
+    }
 }
 
 /// The canonical string of an attribute (CloudEvents 1.0.2, "Type System").
@@ -143,12 +157,15 @@ fn is_text_type(media_type: &str) -> bool {
 /// The extension attribute `alternateids`: a JSON object of kinds and ids, as text.
 fn alternate_ids(text: Option<&str>) -> Result<Vec<(String, String)>, Violation> {
     let Some(text) = text else { return Ok(Vec::new()) };
-    let ids: Result<HashMap<String, String>, _> = serde_json::from_str(text);
-    let ids = ids.map_err(|_| {
+    let ids = Json::parse(text.to_owned().into()).ok();
+    let ids: Option<BTreeMap<String, String>> = ids.and_then(|it| it.read());
+    let ids = ids.ok_or_else(|| {
         let detail = "must be a JSON object of texts, such as `{\"LoyaltyNumber\":\"L-7\"}`";
         Violation::new("alternateids", detail)
     })?;
-    let mut ids: Vec<_> = ids.into_iter().collect();
-    ids.sort();
-    Ok(ids)
+    if ids.len() > ALTERNATE_IDS_MAX {
+        let detail = format!("must have at most {ALTERNATE_IDS_MAX} ids");
+        return Err(Violation::new("alternateids", detail));
+    }
+    Ok(ids.into_iter().collect())
 }

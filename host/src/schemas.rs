@@ -5,13 +5,14 @@ use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 use url::Url;
 
-use crate::event::Violation;
+use crate::event::{VIOLATIONS_MAX, Violation};
 
 /// Every file of `schemas/`: its path below the folder, and its text.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/schemas.rs"));
 
-/// How many violations are told at once.
-const VIOLATIONS_MAX: usize = 20;
+/// How many values a document may have for everything that is wrong with it to be looked for. The validator
+/// makes all the errors that there are before it tells the first of them: of a larger document one is told.
+const VALUES_MAX: usize = 10_000;
 /// How large a schema from a stranger may be, in bytes of JSON.
 const STRANGE_SCHEMA_BYTES_MAX: usize = 64 * 1024;
 /// How large what becomes of one pattern may be, in bytes.
@@ -110,22 +111,42 @@ impl Schema {
         if self.validator.is_valid(value) {
             return Vec::new();
         }
-        let errors = self.validator.iter_errors(value).take(VIOLATIONS_MAX);
         let mut violations = Vec::new();
-        for violation in errors.flat_map(|err| self.explain(&err)) {
-            if violations.iter().all(|it: &Violation| it.field != violation.field) {
-                violations.push(violation);
+        let is_small = has_at_most(value, VALUES_MAX);
+        if is_small {
+            for err in self.validator.iter_errors(value) {
+                self.explain(&err, &mut violations);
+                if violations.len() > VIOLATIONS_MAX {
+                    break;
+                }
             }
+        } else if let Err(err) = self.validator.validate(value) {
+            self.explain(&err, &mut violations);
         }
+        let has_more = violations.len() > VIOLATIONS_MAX;
+        violations.truncate(VIOLATIONS_MAX);
         // The order in which a validator looks is no order to rely on.
         violations.sort_by(|one, other| one.field.cmp(&other.field));
+        violations.extend(has_more.then(Violation::more));
+        if !is_small {
+            let detail =
+                format!("has more than {VALUES_MAX} values, of which one that is wrong is told");
+            violations.push(Violation::new("", detail));
+        }
         violations
     }
 
     /// A description in a schema says what would be right; the validator's own words never show a value.
-    fn explain(&self, err: &ValidationError<'_>) -> Vec<Violation> {
+    /// Adds what is not told of the same field already, and one more at most than are told.
+    fn explain(&self, err: &ValidationError<'_>, told: &mut Vec<Violation>) {
         let at = err.instance_path().as_str();
         let member = |name: &str| format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+        let mut tell = |violation: Violation| {
+            if told.iter().all(|it| it.field != violation.field) {
+                told.push(violation);
+            }
+            told.len() <= VIOLATIONS_MAX
+        };
         match err.kind() {
             ValidationErrorKind::Required { property } => {
                 let name = property.as_str().unwrap_or_default();
@@ -136,22 +157,26 @@ impl Schema {
                     Some(hint) => format!("is missing; it {hint}"),
                     None => "is missing".to_owned(),
                 };
-                vec![Violation::new(member(name), detail)]
+                tell(Violation::new(member(name), detail));
             }
+            // There may be very many of them.
             ValidationErrorKind::AdditionalProperties { unexpected }
-            | ValidationErrorKind::UnevaluatedProperties { unexpected } => unexpected
-                .iter()
-                .map(|name| Violation::new(member(name), "is not known here"))
-                .collect(),
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+                for name in unexpected {
+                    if !tell(Violation::new(member(name), "is not known here")) {
+                        break;
+                    }
+                }
+            }
             ValidationErrorKind::PropertyNames { error } => {
                 let name = error.instance().as_str().unwrap_or_default();
                 let hint = self.hint(err.schema_path().as_str());
-                vec![Violation::new(member(name), hint.unwrap_or("is not known here"))]
+                tell(Violation::new(member(name), hint.unwrap_or("is not known here")));
             }
             _ => {
                 let hint = self.hint(err.schema_path().as_str());
                 let detail = hint.map_or_else(|| own_words(err), str::to_owned);
-                vec![Violation::new(at, detail)]
+                tell(Violation::new(at, detail));
             }
         }
     }
@@ -167,6 +192,19 @@ impl Schema {
         let text = self.source.pointer(pointer)?.get("description")?.as_str()?;
         text.starts_with("must ").then_some(text)
     }
+}
+
+/// Whether a value has so many values in it at most, itself included.
+fn has_at_most(value: &Value, count: usize) -> bool {
+    fn left_of(value: &Value, left: usize) -> Option<usize> {
+        let left = left.checked_sub(1)?;
+        match value {
+            Value::Array(items) => items.iter().try_fold(left, |left, it| left_of(it, left)),
+            Value::Object(members) => members.values().try_fold(left, |left, it| left_of(it, left)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Some(left),
+        }
+    }
+    left_of(value, count).is_some()
 }
 
 /// What the validator says, without the value that it says it of.
@@ -217,6 +255,36 @@ mod tests {
                 ("/more", "is not known here"),
             ],
         );
+    }
+
+    #[test]
+    fn of_much_that_is_wrong_a_little_is_told() {
+        let schema = json!({
+            "properties": {"all": {"items": {"type": "string"}}},
+            "additionalProperties": false,
+        });
+        let schema = Schema::strange(&schema).unwrap();
+        let start = std::time::Instant::now();
+        let many = |count: usize| -> Value {
+            (0..count).map(|it| (format!("{it}{}", "x".repeat(300)), json!(1))).collect()
+        };
+        let told = schema.violations(&many(9_000));
+        assert_eq!((told.len(), &told[20]), (21, &Violation::more()));
+        assert!(told.iter().all(|it| it.field.len() <= 256), "{told:?}");
+        let told = schema.violations(&many(80_000));
+        assert!((2..=22).contains(&told.len()), "{told:?}");
+        // The same name cut or not: one that begins like another is told once.
+        let alike: Value =
+            (0..50).map(|it| (format!("{}{it}", "x".repeat(300)), json!(1))).collect();
+        assert_eq!(schema.violations(&alike).len(), 1);
+        let few = schema.violations(&json!({"all": [1, 2, 3]}));
+        assert_eq!(
+            few.iter().map(|it| &*it.field).collect::<Vec<_>>(),
+            ["/all/0", "/all/1", "/all/2"]
+        );
+        let told = schema.violations(&json!({"all": vec![1; 500_000]}));
+        assert_eq!(told.iter().map(|it| &*it.field).collect::<Vec<_>>(), ["/all/0", ""]);
+        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -53,6 +53,13 @@ impl ServerKey {
         }
     }
 
+    /// A number by which it can be told that a store belongs to this key, and from which nothing of it can be
+    /// learnt.
+    pub fn check(&self) -> i64 {
+        let key = self.derive("whose store it is");
+        i64::from_be_bytes(key[..8].try_into().expect("a key has more than eight bytes"))
+    }
+
     /// A key for one purpose, from which nothing can be learnt about the others.
     pub fn derive(&self, purpose: &str) -> [u8; 32] {
         let mut mac =
@@ -80,6 +87,16 @@ impl ServerKey {
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new(&self.derive("secrets at rest").into())
     }
+}
+
+/// A sentence that warns of what others may do with a file; none where they may do nothing, or there is no file.
+pub fn open_to_others(path: &Path) -> Option<String> {
+    let mode = fs::symlink_metadata(path).ok()?.mode();
+    let what = if mode & 0o022 != 0 { "write to" } else { "read" };
+    let path = path.display();
+    (mode & 0o066 != 0).then(|| {
+        format!("other users of this machine may {what} `{path}`; `chmod 600` keeps them from it")
+    })
 }
 
 /// Bytes that nobody can guess.

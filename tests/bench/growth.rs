@@ -105,8 +105,9 @@ fn add(bench: &mut Bench, name: &str, figures: &Figures, one: &Figures) {
 }
 
 /// Writes a log of deliveries that are settled, as the router would have: of all subscriptions in turn, five
-/// of each event, over 29 days, one of fifty dead, without the data, which are kept for some days only.
-fn fill(store: &Path, deliveries: usize) {
+/// of each event, over 29 days, one of fifty dead, without the data, which are kept for some days only. There
+/// have to be subscriptions of [`TENANT`], and of nobody else.
+pub(crate) fn fill(store: &Path, deliveries: usize) {
     let connection = Connection::open(store).unwrap();
     connection
         .execute_batch(

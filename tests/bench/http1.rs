@@ -1,6 +1,6 @@
 //! As much of HTTP/1.1 as two ends need that know each other: what they cost is part of every limit.
 
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 
 use memchr::memmem;
@@ -34,18 +34,40 @@ impl Inbox {
             if let Some(message) = self.take() {
                 return Ok(Some(message));
             }
-            if self.from > 0 {
-                self.bytes.copy_within(self.from..self.to, 0);
-                (self.from, self.to) = (0, self.to - self.from);
-            }
-            if self.to == self.bytes.len() {
-                self.bytes.resize(2 * self.to, 0);
-            }
-            match socket.read(&mut self.bytes[self.to..]).await? {
+            match socket.read(self.room()).await? {
                 0 => return Ok(None),
                 read => self.to += read,
             }
         }
+    }
+
+    /// The same, on a thread that may wait. An error loses nothing of what has come, so that a time-out of the
+    /// socket may be followed by another call.
+    pub(crate) fn next_blocking(
+        &mut self,
+        socket: &mut std::net::TcpStream,
+    ) -> io::Result<Option<Message>> {
+        loop {
+            if let Some(message) = self.take() {
+                return Ok(Some(message));
+            }
+            match socket.read(self.room())? {
+                0 => return Ok(None),
+                read => self.to += read,
+            }
+        }
+    }
+
+    /// Where the next bytes are read to.
+    fn room(&mut self) -> &mut [u8] {
+        if self.from > 0 {
+            self.bytes.copy_within(self.from..self.to, 0);
+            (self.from, self.to) = (0, self.to - self.from);
+        }
+        if self.to == self.bytes.len() {
+            self.bytes.resize(2 * self.to, 0);
+        }
+        &mut self.bytes[self.to..]
     }
 
     fn take(&mut self) -> Option<Message> {
@@ -71,4 +93,9 @@ impl Inbox {
     pub(crate) fn body(&self, message: &Message) -> &[u8] {
         &self.bytes[message.body.clone()]
     }
+}
+
+/// The status of an answer, by its head.
+pub(crate) fn status(head: &[u8]) -> Option<u16> {
+    std::str::from_utf8(head.get(9..12)?).ok()?.parse().ok()
 }

@@ -74,11 +74,17 @@ impl Template {
         Template { numbers: places.collect(), bytes: text.into_bytes() }
     }
 
+    /// The request, with the numbers that were written last.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn batch(&self) -> usize {
         self.numbers.len()
     }
 
-    fn number(&mut self, from: usize) {
+    /// Writes the numbers of its events, from this one on.
+    pub(crate) fn number(&mut self, from: usize) {
         for (offset, place) in self.numbers.iter().enumerate() {
             let mut rest = from + offset;
             for digit in self.bytes[place.clone()].iter_mut().rev() {

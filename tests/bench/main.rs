@@ -1,5 +1,6 @@
 //! What a router does on this machine, beside what the machine can do at all. `make bench` prints every row,
-//! `make bench-quick` the ratios that matter. No time is a failure; more instructions than committed are.
+//! `make bench-quick` the ratios that matter. No time is a failure; more instructions than committed are, and so
+//! is what a tenant may not feel of its neighbours (`make neighbours`).
 //!
 //! Publishers, router and receiver share the machine and its loopback. The router is the release binary, in
 //! a process of its own, on a store of its own, durable as always.
@@ -22,6 +23,10 @@ mod harness {
     }
 }
 
+#[path = "../hostile/guests.rs"]
+#[allow(dead_code, reason = "the tests use all of it")]
+mod guests; // plugins as text
+
 mod accept; // events on disk, and what the store could take
 mod charts; // pictures of the table
 mod count; // what callgrind counts
@@ -32,6 +37,7 @@ mod http1; // both ends of a connection
 mod latency; // at parts of what it can take
 mod load; // who publishes
 mod matching; // which subscriptions want an event
+mod neighbours; // what a tenant feels while others attack the router
 mod plugins; // what their runs cost
 mod receiver; // where deliveries go
 mod recovery; // after a kill
@@ -72,6 +78,11 @@ fn main() {
     // Each request that hangs takes a socket.
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
+    match asked.split_first() {
+        Some((word, _)) if word == neighbours::ATTACK => return neighbours::attack_as_told(),
+        Some((word, rest)) if word == "neighbours" => std::process::exit(neighbours::run(rest)),
+        _ => {}
+    }
     let is_quick = asked.iter().any(|it| it == "quick");
     let mut bench =
         Bench { receiver: Receiver::start(), report: Report::default(), rounds: 3, next: 0 };

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Requests to paths that begin so are not answered.
 const HANGING: &[u8] = b"POST /hang";
 
-/// See the head of this module. It works until the process ends.
+/// An endpoint that takes events, until the process ends.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     watch: Arc<Mutex<Watch>>,
@@ -50,20 +50,19 @@ pub(crate) struct Came {
 
 impl Receiver {
     pub(crate) fn start() -> Receiver {
-        let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = socket.local_addr().unwrap();
         let watch = Arc::new(Mutex::new(Watch::of(Arc::new(Times::of(0, 0)), 0)));
         let seen = Arc::clone(&watch);
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-            runtime.unwrap().block_on(async {
-                socket.set_nonblocking(true).unwrap();
-                let listener = TcpListener::from_std(socket).unwrap();
-                loop {
-                    let (socket, _) = listener.accept().await.unwrap();
-                    tokio::spawn(answer(socket, Arc::clone(&seen)));
-                }
-            });
+        let address = listen(move |head, body| {
+            let mut watch = seen.lock().unwrap();
+            if head.starts_with(HANGING) {
+                watch.hanging += 1;
+                return Reply::None;
+            }
+            if watch.holds {
+                return Reply::None;
+            }
+            watch.came(body);
+            Reply::Ok
         });
         Receiver { address, watch }
     }
@@ -119,11 +118,8 @@ impl Watch {
     }
 
     fn came(&mut self, body: &[u8]) {
-        let Some(at) = memmem::find(body, br#""id":""#) else { return };
-        let digits = body[at + 6..].iter().take_while(|it| it.is_ascii_digit());
-        let number = digits.fold(0, |number, digit| 10 * number + usize::from(digit - b'0'));
         // What is left of another measurement may come late.
-        let Some(place) = self.times.place(number) else { return };
+        let Some(place) = number_of(body).and_then(|it| self.times.place(it)) else { return };
         let now = Instant::now();
         self.came[place] += 1;
         if self.came[place] <= self.fan_out {
@@ -137,23 +133,56 @@ impl Watch {
     }
 }
 
-async fn answer(mut socket: TcpStream, watch: Arc<Mutex<Watch>>) {
+/// The number of an event, which is its id.
+pub(crate) fn number_of(body: &[u8]) -> Option<usize> {
+    let at = memmem::find(body, br#""id":""#)? + 6;
+    let digits = body[at..].iter().take_while(|it| it.is_ascii_digit());
+    Some(digits.fold(0, |number, digit| 10 * number + usize::from(digit - b'0')))
+}
+
+/// What a request is answered with.
+#[derive(Clone, Copy)]
+pub(crate) enum Reply {
+    /// 200
+    Ok,
+    /// 200, after which the connection is closed.
+    OkAndClose,
+    None,
+}
+
+/// Listens on loopback, on a thread of its own, until the process ends. `take` gets the head and the body of
+/// each request, and says what it is answered with.
+pub(crate) fn listen(take: impl Fn(&[u8], &[u8]) -> Reply + Send + Sync + 'static) -> SocketAddr {
+    let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    let take = Arc::new(take);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        runtime.unwrap().block_on(async {
+            socket.set_nonblocking(true).unwrap();
+            let listener = TcpListener::from_std(socket).unwrap();
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(answer(socket, Arc::clone(&take)));
+            }
+        });
+    });
+    address
+}
+
+async fn answer(mut socket: TcpStream, take: Arc<impl Fn(&[u8], &[u8]) -> Reply>) {
     socket.set_nodelay(true).unwrap();
     let mut inbox = Inbox::new();
     while let Ok(Some(message)) = inbox.next(&mut socket).await {
-        if inbox.head(&message).starts_with(HANGING) {
-            watch.lock().unwrap().hanging += 1;
-            continue;
-        }
-        {
-            let mut watch = watch.lock().unwrap();
-            if watch.holds {
-                continue;
+        let reply = take(inbox.head(&message), inbox.body(&message));
+        let text: &[u8] = match reply {
+            Reply::Ok => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            Reply::OkAndClose => {
+                b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             }
-            watch.came(inbox.body(&message));
-        }
-        let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        if socket.write_all(ok).await.is_err() {
+            Reply::None => continue,
+        };
+        if socket.write_all(text).await.is_err() || matches!(reply, Reply::OkAndClose) {
             return;
         }
     }

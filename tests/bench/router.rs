@@ -69,31 +69,40 @@ impl Router {
     }
 
     pub(crate) fn taken(&self) -> Taken {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // The name of the program, in brackets, may hold anything.
-        let fields: Vec<&str> = stat[stat.rfind(')').unwrap()..].split_whitespace().collect();
-        let ticks: u64 = fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap();
-        let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).unwrap();
-        let written = io.lines().find_map(|it| it.strip_prefix("write_bytes: ")).unwrap();
-        Taken { cpu: Duration::from_millis(10 * ticks), written: written.parse().unwrap() }
+        taken(self.pid())
     }
 
     pub(crate) fn memory_mib(&self) -> f64 {
         self.process.as_ref().unwrap().bytes("VmRSS:") as f64 / f64::from(1 << 20)
     }
 
-    /// Waits until it has nothing to do, so that what is measured next is alone.
     pub(crate) fn rest(&self) {
-        let until = Instant::now() + Duration::from_secs(60);
-        let mut before = self.taken().cpu;
-        loop {
-            std::thread::sleep(Duration::from_millis(300));
-            let now = self.taken().cpu;
-            if now - before < Duration::from_millis(20) || Instant::now() > until {
-                return;
-            }
-            before = now;
+        rest(self.pid(), Duration::from_secs(60));
+    }
+}
+
+/// What a process that lives has taken by now.
+pub(crate) fn taken(pid: u32) -> Taken {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name of the program, in brackets, may hold anything.
+    let fields: Vec<&str> = stat[stat.rfind(')').unwrap()..].split_whitespace().collect();
+    let ticks: u64 = fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap();
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    let written = io.lines().find_map(|it| it.strip_prefix("write_bytes: ")).unwrap();
+    Taken { cpu: Duration::from_millis(10 * ticks), written: written.parse().unwrap() }
+}
+
+/// Waits until a router has nothing to do, so that what is measured next is alone; but not for ever.
+pub(crate) fn rest(pid: u32, patience: Duration) {
+    let until = Instant::now() + patience;
+    let mut before = taken(pid).cpu;
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = taken(pid).cpu;
+        if now - before < Duration::from_millis(20) || Instant::now() > until {
+            return;
         }
+        before = now;
     }
 }
 

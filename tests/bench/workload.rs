@@ -11,9 +11,10 @@ use hookyard::event::{Event, Tenant};
 use hookyard::formats::{CloudEvents, Format};
 use hookyard::plugin::Digest;
 use hookyard::publication;
+use hookyard::render::Output;
 use hookyard::secret::ServerKey;
 use hookyard::sign::Unsigned;
-use hookyard::store::{NewEvent, Record, Sharing, Signals, Sqlite, Store, Unrouted};
+use hookyard::store::{NewEvent, Record, Sharing, Signals, Sqlite, Store, Unrouted, Usage};
 use hookyard::subscription::Subscription;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -39,7 +40,7 @@ pub(crate) fn run(events: usize) {
                 let tenant = event.tenant.clone();
                 let routed = Record::Routed { tenant: tenant.clone(), seq: event_seq };
                 let delivery = Record::Delivery { tenant, event_seq, delivery, attempted: true };
-                store.record(vec![delivery, routed]).await;
+                store.record(vec![delivery, routed]);
             }
             // Otherwise chance would say what goes into one transaction.
             store.flush().await;
@@ -58,7 +59,7 @@ fn open(folder: &TempDir) -> (Sqlite, Receiver<Unrouted>) {
         changed: Box::new(|| ()),
     };
     let path = folder.path().join("store.sqlite");
-    (Sqlite::open(&path, key, Sharing::Exclusive, signals).unwrap(), accepted)
+    (Sqlite::open(&path, key, Sharing::Exclusive, Usage::UNBOUNDED, signals).unwrap(), accepted)
 }
 
 fn read(number: usize) -> NewEvent {
@@ -76,7 +77,8 @@ fn read(number: usize) -> NewEvent {
 }
 
 fn deliver(event: &Event, subscription: &Subscription) -> Delivery {
-    let body = CloudEvents.encode(event, &event.content, &subscription.rendering);
+    let out = Output::new(4 << 20);
+    let body = CloudEvents.encode(event, &event.content, &subscription.rendering, out).unwrap();
     let id = delivery_id(event, subscription.id, 0);
     let at_ms = clock::now_ms();
     let headers = CloudEvents.sign(&Unsigned {

@@ -3,15 +3,20 @@
 
 mod clock; // a clock that is set
 mod crowd; // very many subscriptions
+mod deaths; // what ends the process each time that it is worked on
 mod disk; // a disk that is full, read-only or slow
+mod files; // the store's files, deleted, replaced or used by two
+mod flips; // bits that a disk has turned
 mod kill; // kill -9
 mod names; // names that lead elsewhere or nowhere, receivers that restart
 mod power; // a loss of power
 mod race; // things that happen at the same time
 mod receivers; // endpoints that do not keep to HTTP
 mod shim;
+mod stop; // stages that end, and stops while something hangs
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -62,13 +67,15 @@ struct Rig {
     shim: Shim,
     token: String,
     router: Option<Process>,
+    log: TempDir,
 }
 
 impl Rig {
     fn new() -> Rig {
         let folder = tempfile::tempdir().unwrap();
         let (shim, token) = (Shim::new(), process::token(&folder.path().join("x.sqlite"), "acme"));
-        Rig { folder, shim, token, router: None }
+        let log = tempfile::tempdir().unwrap();
+        Rig { folder, shim, token, router: None, log }
     }
 
     async fn started() -> Rig {
@@ -92,9 +99,20 @@ impl Rig {
         let mut command = process::serve_command(&self.store().join("x.sqlite"));
         self.shim.load_into(&mut command, &self.store());
         command.envs(more.iter().copied());
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        command.stderr(log);
         let started = tokio::task::spawn_blocking(move || Process::try_start(command));
         self.router = Some(started.await.unwrap()?);
         Ok(())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.log.path().join("log")
+    }
+
+    /// All that the routers of this rig have said so far.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap()
     }
 
     fn router(&mut self) -> &mut Process {
@@ -125,10 +143,16 @@ impl Rig {
 
     /// And the log says so: one row for each delivery, all of them delivered.
     async fn await_delivered(&self, count: usize) {
+        self.await_settled(&[("delivered", count)]).await;
+    }
+
+    /// The log has so many rows of these states, and none of others.
+    async fn await_settled(&self, wanted: &[(&str, usize)]) {
         let client = self.client();
-        client.await_deliveries("state=delivered", count).await;
-        for state in ["pending", "retrying", "held", "failed", "dead", "cancelled"] {
-            client.await_deliveries(&format!("state={state}"), 0).await;
+        for state in ["delivered", "pending", "retrying", "held", "failed", "dead", "cancelled"] {
+            let count =
+                wanted.iter().find(|(name, _)| *name == state).map_or(0, |(_, count)| *count);
+            client.await_deliveries(&format!("state={state}"), count).await;
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Ledger, Load, Rig, Row, at_each, event};
 use crate::harness::Endpoint;
+use crate::harness::names::NameServer;
 
 const NAME: &str = "receiver.test";
 
@@ -15,6 +16,14 @@ fn host(last: u8) -> IpAddr {
 }
 
 impl Rig {
+    /// A router that asks a name server of its own.
+    async fn with_names() -> (Rig, NameServer) {
+        let names = NameServer::start("test.").await;
+        let mut rig = Rig::new();
+        rig.start(&[("HOOKYARD_DNS_SERVERS", &names.address.to_string())]).await;
+        (rig, names)
+    }
+
     async fn publish(&self, id: &str) {
         self.client().publish(&event(id, "t", 1)).await.expect(202);
     }
@@ -36,10 +45,10 @@ impl Rig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_leads_elsewhere_and_nowhere() {
-    let mut rig = Rig::started().await;
+    let (mut rig, names) = Rig::with_names().await;
     let mut first = Endpoint::start_at(SocketAddr::new(host(2), 0)).await;
     let port = first.address().port();
-    rig.shim.name(NAME, Some(host(2)));
+    names.point(&format!("{NAME}."), Some(host(2))).await;
     rig.subscribe(format!("http://{NAME}:{port}/a"), "*").await;
     let mut ledger = Ledger::default();
     rig.publish("1").await;
@@ -47,22 +56,22 @@ async fn a_name_leads_elsewhere_and_nowhere() {
 
     // The receiver moves, and for a while its name leads nowhere.
     first.stop().await;
-    rig.shim.name(NAME, None);
+    names.point(&format!("{NAME}."), None).await;
     rig.publish("2").await;
     rig.await_failure("dns").await;
     let mut second = Endpoint::start_at(SocketAddr::new(host(3), port)).await;
-    rig.shim.name(NAME, Some(host(3)));
+    names.point(&format!("{NAME}."), Some(host(3))).await;
     let start = Instant::now();
     ledger.enter(second.next().await);
     let mut recovery = start.elapsed();
 
     // Whoever has the name now makes it lead to where deliveries may not go.
     second.stop().await;
-    rig.shim.name(NAME, Some(IpAddr::from([10, 0, 0, 1])));
+    names.point(&format!("{NAME}."), Some(IpAddr::from([10, 0, 0, 1]))).await;
     rig.publish("3").await;
     rig.await_failure("egress-denied").await;
     let mut third = Endpoint::start_at(SocketAddr::new(host(4), port)).await;
-    rig.shim.name(NAME, Some(host(4)));
+    names.point(&format!("{NAME}."), Some(host(4))).await;
     let start = Instant::now();
     ledger.enter(third.next().await);
     recovery = recovery.max(start.elapsed());
@@ -80,16 +89,15 @@ async fn a_name_leads_elsewhere_and_nowhere() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes more than a minute"]
 async fn a_name_leads_nowhere_for_a_minute() {
-    let mut rig = Rig::started().await;
+    let (mut rig, names) = Rig::with_names().await;
     let mut endpoint = Endpoint::start().await;
-    rig.shim.name(NAME, None);
     rig.subscribe(format!("http://{NAME}:{}/a", endpoint.address().port()), "*").await;
     let events: Vec<_> = (0..60).map(|it| it.to_string()).collect();
     for id in &events {
         rig.publish(id).await;
         sleep(Duration::from_secs(1)).await;
     }
-    rig.shim.name(NAME, Some(host(1)));
+    names.point(&format!("{NAME}."), Some(host(1))).await;
     let (start, mut ledger) = (Instant::now(), Ledger::default());
     let lost = ledger.lost(&mut endpoint, &at_each(&["/a"], &events)).await;
     let recovery = Some(start.elapsed());

@@ -1,15 +1,14 @@
 // Stands between a process and the C library, and does to it what a machine can do: a disk that is full,
-// read-only or slow, a loss of power, a clock that is set, names that lead elsewhere. Loaded by LD_PRELOAD.
+// read-only or slow, a loss of power, a clock that is set. Loaded by LD_PRELOAD.
 //
-// FAULT_FOLDER has a file `control`, which is mapped here and written by the test, and the folders `synced`
-// and `names`. Only files in FAULT_STORE, the folder of the store, are touched.
+// FAULT_FOLDER has a file `control`, which is mapped here and written by the test, and the folder `synced`.
+// Only files in FAULT_STORE, the folder of the store, are touched.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <netdb.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -173,21 +172,4 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
         now->tv_sec = ms / 1000;
     }
     return result;
-}
-
-// A name that ends with `.test` leads to the address in the file of its name, or nowhere now.
-int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
-                struct addrinfo **found) {
-    REAL(int, getaddrinfo, const char *, const char *, const struct addrinfo *, struct addrinfo **);
-    size_t length = name ? strlen(name) : 0;
-    if (length < 5 || strcmp(name + length - 5, ".test"))
-        return getaddrinfo_real(name, service, hints, found);
-    char path[2 * PATH_MAX], address[64] = "";
-    snprintf(path, sizeof path, "%s/names/%s", folder, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t count = fd < 0 ? 0 : read(fd, address, sizeof address - 1);
-    close(fd);
-    if (count <= 0) return EAI_AGAIN;
-    address[count] = 0;
-    return getaddrinfo_real(address, service, hints, found);
 }

@@ -1,7 +1,6 @@
 //! What a machine does to a process, done by a library of ours that is loaded into it: `shim.c`.
 
 use std::fs::{self, File};
-use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,9 +45,7 @@ pub(super) struct Shim {
 impl Shim {
     pub(super) fn new() -> Shim {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["synced", "names"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-        }
+        fs::create_dir(folder.path().join("synced")).unwrap();
         let control = File::create(folder.path().join("control")).unwrap();
         control.set_len(32).unwrap();
         Shim { folder, control }
@@ -86,13 +83,6 @@ impl Shim {
             fs::copy(entry.path(), self.synced().join(entry.file_name())).unwrap();
         }
         self.set(3, 1);
-    }
-
-    /// Where a name that ends with `.test` leads; none: it cannot be resolved now.
-    pub(super) fn name(&self, name: &str, address: Option<IpAddr>) {
-        let path = self.folder.path().join("names").join(name);
-        let text = address.map(|it| it.to_string()).unwrap_or_default();
-        fs::write(path, text).unwrap();
     }
 
     /// Leaves in the folder of a store what a disk may have when the power has gone: all that was synced,

@@ -114,8 +114,13 @@ impl Client {
 
     /// Publishes in structured mode.
     pub(crate) async fn publish(&self, event: &Value) -> Answer {
+        self.try_publish(event).await.unwrap()
+    }
+
+    /// The same, of a router that may die before it answers.
+    pub(crate) async fn try_publish(&self, event: &Value) -> reqwest::Result<Answer> {
         let headers = [("content-type", "application/cloudevents+json")];
-        self.call(Method::POST, "/v1/events", &headers, event.to_string()).await
+        self.try_call(Method::POST, "/v1/events", &headers, event.to_string()).await
     }
 
     /// The deliveries that a query finds, newest first, from all pages.

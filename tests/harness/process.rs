@@ -91,11 +91,16 @@ impl Process {
         kib << 10
     }
 
+    /// How it has ended, where it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) async fn dies(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.ended() {
                 return status;
             }
             assert!(Instant::now() < until, "it lives");

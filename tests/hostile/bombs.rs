@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::guests::guest;
+use super::guests::{entangled, guest};
 use super::sizes::{doubled, nested, with_component};
 use super::{Upload, Victim, check_uploads};
 use crate::harness::yard::event;
@@ -14,18 +14,6 @@ const SETTINGS: [(&str, &str); 2] =
 
 fn body(locals: &str, code: &str) -> Vec<u8> {
     guest().more(&format!("(func {locals} {code})")).module()
-}
-
-/// Loops in loops, each of which changes all locals: as many meetings as loops times locals.
-pub(super) fn entangled(count: usize) -> Vec<u8> {
-    let mut code = "loop ".repeat(count);
-    for it in 1..count {
-        code += &format!("local.get {it} local.set {} ", it - 1);
-    }
-    for it in 0..count {
-        code += &format!("local.get {it} br_if 0 end ");
-    }
-    body(&format!("(local{})", " i32".repeat(count)), &code)
 }
 
 fn around(open: &str, count: usize) -> Vec<u8> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::guests::{Guest, TEXT, VERDICT, guest};
+use super::guests::{Guest, TEXT, VERDICT, entangled, guest};
 use super::manifests::schema;
 use super::sizes::with_core;
 use super::{Victim, check_settled};
@@ -24,7 +24,7 @@ const DEPTH: usize = 90;
 
 impl Victim {
     /// Another tenant.
-    fn neighbour(&self, tenant: &str) -> Client {
+    pub(crate) fn neighbour(&self, tenant: &str) -> Client {
         let path = self.store.strip_prefix("sqlite:").unwrap();
         self.router.client(&process::token(path.as_ref(), tenant))
     }
@@ -98,8 +98,8 @@ async fn code_is_no_larger_than_its_file_allows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn images_are_bounded_together() {
     let mut victim = Victim::start().await;
-    let fill = "(memory.fill (i32.const 0x40000) (i32.const 7) (i32.const 0x1e00000))";
-    let it = guest().pages(500).configure(fill).realloc("(i32.const 0x3000)");
+    let fill = "(memory.fill (i32.const 0x40000) (i32.const 7) (i32.const 0xd00000))";
+    let it = guest().pages(300).configure(fill).realloc("(i32.const 0x3000)");
     assert_eq!(victim.upload("large", it.module()).await.0, "accepted");
     for number in 0..12 {
         victim.try_subscribe("large", &json!({"number": number})).await.expect(201);
@@ -137,7 +137,8 @@ async fn a_deep_search_costs_what_it_costs() {
     let data: Value = serde_json::from_str(&nested(DEPTH, &inner)).unwrap();
     victim.publish(data).await;
     let failed = victim.settled(&made).await.remove(0);
-    assert_eq!(failed["reason"]["code"], "plugin-search-too-large", "{failed}");
+    let ends = ["plugin-search-too-large", "plugin-timeout"];
+    assert!(ends.iter().any(|it| failed["reason"]["code"] == *it), "{failed}");
     victim.check_unharmed().await;
 }
 
@@ -245,7 +246,7 @@ async fn uploads_that_wait_keep_nobody_from_publishing() {
     let mut victim = Victim::start_with(&[("HOOKYARD_PLUGIN_COMPILE_SECONDS", "1")]).await;
     let neighbour = victim.neighbour("neighbour");
     let mut tasks = JoinSet::new();
-    let bomb = super::bombs::entangled(2_000);
+    let bomb = entangled(2_000);
     for number in 0..600 {
         let (neighbour, bomb) = (neighbour.clone(), bomb.clone());
         tasks.spawn(async move { neighbour.upload(&format!("p{number}"), bomb).await.status });

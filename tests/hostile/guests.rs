@@ -6,14 +6,14 @@ use wit_parser::Resolve;
 use crate::harness::root;
 
 /// Where the parts of a guest's memory are. At 0 there is a manifest of empty texts, at 512 an `ok`.
-pub(super) const MANIFEST: u32 = 0;
-pub(super) const CONFIGURED: u32 = 512;
-pub(super) const VERDICT: u32 = 1_024;
-pub(super) const TEXT: u32 = 4_096;
+pub(crate) const MANIFEST: u32 = 0;
+pub(crate) const CONFIGURED: u32 = 512;
+pub(crate) const VERDICT: u32 = 1_024;
+pub(crate) const TEXT: u32 = 4_096;
 
 /// A transform, in parts. Each text is the body of a function of that name.
 #[derive(Clone)]
-pub(super) struct Guest {
+pub(crate) struct Guest {
     describe: String,
     configure: String,
     /// What `cabi_realloc` does once the guest is configured. Empty: it allocates.
@@ -25,7 +25,7 @@ pub(super) struct Guest {
 }
 
 /// One that passes everything.
-pub(super) fn guest() -> Guest {
+pub(crate) fn guest() -> Guest {
     Guest {
         describe: format!("(i32.const {MANIFEST})"),
         configure: format!("(i32.const {CONFIGURED})"),
@@ -37,60 +37,78 @@ pub(super) fn guest() -> Guest {
     }
 }
 
+/// A function of loops in loops, each of which changes all locals: the compiler has as many meetings as loops
+/// times locals.
+pub(super) fn entanglement(count: usize) -> String {
+    let mut code = "loop ".repeat(count);
+    for it in 1..count {
+        code += &format!("local.get {it} local.set {} ", it - 1);
+    }
+    for it in 0..count {
+        code += &format!("local.get {it} br_if 0 end ");
+    }
+    format!("(func (local{}) {code})", " i32".repeat(count))
+}
+
+/// A plugin that has such a function, which nobody calls.
+pub(crate) fn entangled(count: usize) -> Vec<u8> {
+    guest().more(&entanglement(count)).module()
+}
+
 impl Guest {
-    pub(super) fn describe(self, body: &str) -> Guest {
+    pub(crate) fn describe(self, body: &str) -> Guest {
         Guest { describe: body.to_owned(), ..self }
     }
 
     /// Does something, and takes its configuration.
-    pub(super) fn configure(self, body: &str) -> Guest {
+    pub(crate) fn configure(self, body: &str) -> Guest {
         Guest { configure: format!("{body} (i32.const {CONFIGURED})"), ..self }
     }
 
-    pub(super) fn realloc(self, body: &str) -> Guest {
+    pub(crate) fn realloc(self, body: &str) -> Guest {
         Guest { realloc: format!("(if (global.get $armed) (then (return {body})))"), ..self }
     }
 
     /// Does something, and passes.
-    pub(super) fn does(self, body: &str) -> Guest {
+    pub(crate) fn does(self, body: &str) -> Guest {
         Guest { transform: format!("{body} (i32.const {VERDICT})"), ..self }
     }
 
     /// Says that its verdict is there.
-    pub(super) fn answers_at(self, address: u32) -> Guest {
+    pub(crate) fn answers_at(self, address: u32) -> Guest {
         Guest { transform: format!("(i32.const {address})"), ..self }
     }
 
     /// Has so many pages of memory from the start.
-    pub(super) fn pages(self, pages: u32) -> Guest {
+    pub(crate) fn pages(self, pages: u32) -> Guest {
         Guest { pages, ..self }
     }
 
     /// Imports more.
-    pub(super) fn imports(self, fields: &str) -> Guest {
+    pub(crate) fn imports(self, fields: &str) -> Guest {
         Guest { imports: fields.to_owned(), ..self }
     }
 
     /// Has more fields.
-    pub(super) fn more(mut self, fields: &str) -> Guest {
+    pub(crate) fn more(mut self, fields: &str) -> Guest {
         self.more += fields;
         self
     }
 
     /// Has these words in its memory.
-    pub(super) fn words(self, at: u32, words: &[u32]) -> Guest {
+    pub(crate) fn words(self, at: u32, words: &[u32]) -> Guest {
         let bytes: Vec<u8> = words.iter().flat_map(|it| it.to_le_bytes()).collect();
         self.bytes(at, &bytes)
     }
 
     /// Has these bytes in its memory.
-    pub(super) fn bytes(self, at: u32, bytes: &[u8]) -> Guest {
+    pub(crate) fn bytes(self, at: u32, bytes: &[u8]) -> Guest {
         let text: String = bytes.iter().map(|it| format!("\\{it:02x}")).collect();
         self.more(&format!("(data (i32.const {at}) \"{text}\")"))
     }
 
     /// A core module, which the router types by its exports.
-    pub(super) fn module(&self) -> Vec<u8> {
+    pub(crate) fn module(&self) -> Vec<u8> {
         let Guest { describe, configure, realloc, transform, imports, more, pages } = self;
         let text = format!(
             r#"(module
@@ -125,7 +143,7 @@ impl Guest {
     }
 
     /// The component that a toolchain would make of it.
-    pub(super) fn component(&self) -> Vec<u8> {
+    pub(crate) fn component(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_dir(root().join("plugins/wit")).unwrap();
         let world = resolve.select_world(&[package], Some("transform-plugin")).unwrap();

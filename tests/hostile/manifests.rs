@@ -11,7 +11,7 @@ const LARGE: u32 = 0x1_0000;
 const IDLE: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// A guest with a schema of its configuration.
-pub(super) fn schema(text: &str) -> Guest {
+pub(crate) fn schema(text: &str) -> Guest {
     let pages = 2 + u32::try_from(text.len()).unwrap() / 0x1_0000;
     let length = u32::try_from(text.len()).unwrap();
     let it = guest().pages(pages.max(4)).words(MANIFEST + 24, &[1, LARGE, length]);

@@ -5,13 +5,13 @@ mod bombs; // files that take the compiler long
 mod bounds; // what costs the router much
 mod bytes;
 mod fuzz; // files that were changed by chance
-mod guests;
-mod manifests; // what plugins say of themselves, and take
+pub(crate) mod guests;
+pub(crate) mod manifests; // what plugins say of themselves, and take
 mod refusals; // files that are no plugins
 mod rivals; // who uploads at the same time
 mod runs; // guests that go wrong on the way of an event
 mod scripts; // the same in JavaScript
-mod sizes; // files that want much
+pub(crate) mod sizes; // files that want much
 mod verdicts; // answers that cannot be carried out
 
 use std::fs;
@@ -32,25 +32,25 @@ const GROWTH_BYTES_MAX: u64 = 192 << 20;
 const REFUSAL_BYTES_MAX: usize = 256 << 10;
 
 /// The router that is to be harmed.
-struct Victim {
-    router: Process,
-    store: String,
-    client: Client,
+pub(crate) struct Victim {
+    pub(crate) router: Process,
+    pub(crate) store: String,
+    pub(crate) client: Client,
     /// Its subscription has no steps: whatever happens, it gets every event.
-    healthy: Endpoint,
+    pub(crate) healthy: Endpoint,
     /// Of the subscriptions with hostile steps.
-    sink: Endpoint,
+    pub(crate) sink: Endpoint,
     bytes_at_start: u64,
     folder: TempDir,
 }
 
 impl Victim {
-    async fn start() -> Victim {
+    pub(crate) async fn start() -> Victim {
         Victim::start_with(&[]).await
     }
 
     /// With some settings, by their environment variables.
-    async fn start_with(settings: &[(&str, &str)]) -> Victim {
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Victim {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.sqlite");
         let token = process::token(&path, TENANT);
@@ -74,7 +74,7 @@ impl Victim {
     }
 
     /// Uploads a file, and says what has become of it: `accepted`, or the code of the refusal.
-    async fn upload(&self, name: &str, file: Vec<u8>) -> (String, Answer) {
+    pub(crate) async fn upload(&self, name: &str, file: Vec<u8>) -> (String, Answer) {
         let answer = in_time(name, self.client.upload(name, file)).await;
         let named = answer.body["code"].as_str().unwrap_or("").to_owned();
         let shown: String = answer.text.chars().take(2_000).collect();
@@ -88,7 +88,7 @@ impl Victim {
     }
 
     /// A subscription to everything through a plugin.
-    async fn try_subscribe(&self, name: &str, config: &Value) -> Answer {
+    pub(crate) async fn try_subscribe(&self, name: &str, config: &Value) -> Answer {
         let body = json!({
             "name": name, "url": self.sink.url("/"), "filters": [{"type": "*"}],
             "steps": [{"plugin": name, "config": config}],
@@ -97,14 +97,14 @@ impl Victim {
     }
 
     /// Publishes, and waits until the healthy subscription has it.
-    async fn publish(&mut self, data: Value) -> String {
+    pub(crate) async fn publish(&mut self, data: Value) -> String {
         let answer = self.client.publish(&event("t", data.clone())).await.expect(202);
         assert_eq!(self.healthy.next().await.json()["data"], data);
         answer["id"].as_str().unwrap().to_owned()
     }
 
     /// The deliveries of a subscription, as soon as there are some and none is on its way.
-    async fn settled(&self, subscription: &Value) -> Vec<Value> {
+    pub(crate) async fn settled(&self, subscription: &Value) -> Vec<Value> {
         let query = format!("subscription={}", subscription["id"].as_str().unwrap());
         let until = Instant::now() + PATIENCE;
         loop {
@@ -119,7 +119,7 @@ impl Victim {
     }
 
     /// The router lives, has never panicked, has never been much larger, and delivers.
-    async fn check_unharmed(mut self) {
+    pub(crate) async fn check_unharmed(mut self) {
         self.publish(json!("last")).await;
         let stderr = fs::read_to_string(self.folder.path().join("stderr")).unwrap();
         assert!(!stderr.contains("panicked"), "{stderr}");

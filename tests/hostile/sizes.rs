@@ -12,7 +12,7 @@ const INSTANCES: u8 = 5;
 const COMPONENT_TYPES: u8 = 7;
 
 /// A plugin that has a core module inside, and makes so many instances of it.
-pub(super) fn with_core(text: &str, count: usize) -> Vec<u8> {
+pub(crate) fn with_core(text: &str, count: usize) -> Vec<u8> {
     let module = wat::parse_str(text).unwrap_or_else(|err| panic!("{err}"));
     let plugin = guest().component();
     let index = leb(count_of(&plugin, CORE_MODULE));
@@ -21,7 +21,7 @@ pub(super) fn with_core(text: &str, count: usize) -> Vec<u8> {
 }
 
 /// A plugin that has a component inside, and makes an instance of it.
-pub(super) fn with_component(component: Vec<u8>) -> Vec<u8> {
+pub(crate) fn with_component(component: Vec<u8>) -> Vec<u8> {
     let plugin = guest().component();
     let index = leb(count_of(&plugin, NESTED));
     let instance = [&[1, 0], &index[..], &[0]].concat();
@@ -29,7 +29,7 @@ pub(super) fn with_component(component: Vec<u8>) -> Vec<u8> {
 }
 
 /// A component with two of a component with two of … of `core`.
-pub(super) fn doubled(levels: usize, core: &str) -> Vec<u8> {
+pub(crate) fn doubled(levels: usize, core: &str) -> Vec<u8> {
     let mut text = core.to_owned();
     for _ in 0..levels {
         text = format!(
@@ -40,7 +40,7 @@ pub(super) fn doubled(levels: usize, core: &str) -> Vec<u8> {
 }
 
 /// A component in a component in a component …
-pub(super) fn nested(levels: usize) -> Vec<u8> {
+pub(crate) fn nested(levels: usize) -> Vec<u8> {
     // From the inside out, each time with a header and a length before it.
     let mut heads = Vec::new();
     let mut size = 0;

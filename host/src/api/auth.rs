@@ -108,6 +108,11 @@ impl Caller {
         }
     }
 
+    /// The token's id.
+    pub(crate) fn id(&self) -> Uuid {
+        self.0.id
+    }
+
     pub(crate) fn scopes(&self) -> &[String] {
         &self.0.scopes
     }

@@ -3,25 +3,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::{StatusCode, header};
-use http_body_util::channel::Channel;
+use axum::response::Response;
+use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Caller;
-use super::events::document as event_document;
+use super::page::Page;
 use super::plugin_logs::line;
 use super::problem::Problem;
-use super::{Api, PAGE_MAX, answer, page_size, parameter, path_id, tenant};
+use super::{Api, PAGE_MAX, answer, built, page_size, parameter, path_id, tenant};
 use crate::clock;
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::{Tenant, Violation};
 use crate::plugin::{Digest, PluginRef};
-use crate::store::{self, CountsQuery, DeliveryQuery, LogQuery, StoreError};
+use crate::store::{self, Counts, CountsQuery, DeliveryQuery, LogQuery, Place};
 use crate::trial::Reproduction;
 
 /// How many deliveries are read or purged at a time.
@@ -79,13 +76,15 @@ pub(super) async fn list(
     caller.require("deliveries:read")?;
     let tenant = tenant(&api, &caller, &query).await?;
     let page = api.app.store.deliveries(&tenant, search(&query)?).await?;
-    let found: Vec<Value> = page.deliveries.iter().map(document).collect();
-    let next = page.next.map(|it| it.to_string());
-    Ok(answer(StatusCode::OK, &json!({"deliveries": found, "next": next})))
+    let shown = move || {
+        let found: Vec<Value> = page.deliveries.iter().map(document).collect();
+        json!({"deliveries": found, "next": page.next.map(|it| it.to_string())})
+    };
+    Ok(built(&api, &caller, shown).await?)
 }
 
 /// What the parameters of a query look for.
-fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
+pub(super) fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
     let subscription = parameter(query, "subscription", "the id of a subscription")?;
     Ok(DeliveryQuery {
         subscriptions: subscription.map(|id| vec![id]),
@@ -93,18 +92,28 @@ fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
         event: parameter(query, "event", "the id of an event")?,
         event_type: query.get("type").cloned(),
         subject: query.get("subject").cloned(),
-        states: match query.get("state") {
-            Some(text) => text.split(',').map(state).collect::<Result<_, _>>()?,
-            None => Vec::new(),
-        },
+        states: query.get("state").map(|text| states(text)).transpose()?.unwrap_or_default(),
         reason: query.get("reason").cloned(),
         status: parameter(query, "status", "the status of an answer, such as `503`")?,
         from_ms: time(query, "from")?,
         to_ms: time(query, "to")?,
-        after: parameter(query, "before", "the `next` of a page before")?,
+        after: place(query)?,
         limit: page_size(query)?,
         ..DeliveryQuery::default()
     })
+}
+
+fn place(query: &HashMap<String, String>) -> Result<Option<Place>, Problem> {
+    let rule = "the `next` of a page before";
+    let place: Option<Place> = parameter(query, "before", rule)?;
+    // What is larger is no number of a row.
+    let is_there = |it: u64| i64::try_from(it).is_ok();
+    match place {
+        Some(it) if !is_there(it.event_seq) || !is_there(it.seq) => {
+            Err(wrong("before", format!("must be {rule}")))
+        }
+        place => Ok(place),
+    }
 }
 
 fn time(query: &HashMap<String, String>, name: &str) -> Result<Option<i64>, Problem> {
@@ -117,74 +126,54 @@ fn wrong(name: &str, rule: impl Into<String>) -> Problem {
     Problem::invalid("a parameter of the query is wrong", vec![Violation::new(name, rule)])
 }
 
-fn state(text: &str) -> Result<DeliveryState, Problem> {
-    DeliveryState::parse(text).ok_or_else(|| {
-        let names = DeliveryState::ALL.map(DeliveryState::as_str).join(", ");
-        wrong("state", format!("must be one of {names}, or several with commas between them"))
-    })
-}
-
-/// `GET /v1/deliveries/export`: everything that a search finds, with the attempts and the event, as a JSON
-/// object on each line (NDJSON).
-pub(super) async fn export(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    Query(query): Query<HashMap<String, String>>,
-) -> Result<Response, Problem> {
-    caller.require("deliveries:read")?;
-    let tenant = tenant(&api, &caller, &query).await?;
-    let mut search = DeliveryQuery { limit: PART, ..search(&query)? };
-    // What is wrong is told before there is an answer.
-    let mut page = api.app.store.deliveries(&tenant, search.clone()).await?;
-    let (mut lines, body) = Channel::<Bytes, StoreError>::new(2);
-    tokio::spawn(async move {
-        loop {
-            let part = match lines_of(&api, &tenant, &page.deliveries).await {
-                Ok(part) => part,
-                // The answer breaks off, which the client can tell from its end.
-                Err(err) => return lines.abort(err),
-            };
-            if lines.send_data(part).await.is_err() || page.next.is_none() {
-                return;
-            }
-            search.after = page.next;
-            page = match api.app.store.deliveries(&tenant, search.clone()).await {
-                Ok(page) => page,
-                Err(err) => return lines.abort(err),
-            };
+/// Each once, however often it is named.
+fn states(text: &str) -> Result<Vec<DeliveryState>, Problem> {
+    let mut states = Vec::new();
+    for name in text.split(',') {
+        let state = DeliveryState::parse(name).ok_or_else(|| {
+            let names = DeliveryState::ALL.map(DeliveryState::as_str).join(", ");
+            wrong("state", format!("must be one of {names}, or several with commas between them"))
+        })?;
+        if !states.contains(&state) {
+            states.push(state);
         }
-    });
-    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((headers, Body::new(body)).into_response())
+    }
+    Ok(states)
 }
 
-async fn lines_of(api: &Api, tenant: &Tenant, some: &[Delivery]) -> store::Result<Bytes> {
-    let mut lines = Vec::new();
-    for it in some {
-        let Some((it, attempts)) = api.app.store.delivery(tenant, it.id).await? else { continue };
-        let mut line = whole(api, &it, &attempts).await?;
-        let event = api.app.store.event(tenant, it.event_id).await?;
-        line["event"] = event.map_or_else(|| json!({"id": it.event_id}), |it| event_document(&it));
-        serde_json::to_writer(&mut lines, &line).expect("memory takes what is written");
-        lines.push(b'\n');
-    }
-    Ok(lines.into())
+/// A delivery with all that is known of it.
+pub(super) struct Whole {
+    delivery: Delivery,
+    attempts: Vec<Attempt>,
+    /// The plugins of each rendering.
+    plugins: HashMap<Digest, Vec<Digest>>,
 }
 
 /// A delivery with its attempts.
-async fn whole(api: &Api, it: &Delivery, attempts: &[Attempt]) -> store::Result<Value> {
+pub(super) async fn whole(
+    api: &Api,
+    tenant: &Tenant,
+    delivery: Delivery,
+    attempts: Vec<Attempt>,
+) -> store::Result<Whole> {
     let mut plugins = HashMap::new();
-    for attempt in attempts {
+    for attempt in &attempts {
         if !plugins.contains_key(&attempt.rendering)
-            && let Some(rendering) = api.app.store.rendering(attempt.rendering).await?
+            && let Some(rendering) = api.app.store.rendering(tenant, attempt.rendering).await?
         {
             let steps = rendering.steps.iter().map(|step| step.plugin).collect();
             plugins.insert(attempt.rendering, steps);
         }
     }
-    let mut body = document(it);
-    body["attempts"] = attempts.iter().map(|it| attempt(it, &plugins)).collect();
-    Ok(body)
+    Ok(Whole { delivery, attempts, plugins })
+}
+
+impl Whole {
+    pub(super) fn show(&self) -> Value {
+        let mut body = document(&self.delivery);
+        body["attempts"] = self.attempts.iter().map(|it| attempt(it, &self.plugins)).collect();
+        body
+    }
 }
 
 /// `DELETE /v1/deliveries`: forgets the dead, failed, filtered and cancelled ones that a search finds, and
@@ -237,25 +226,26 @@ pub(super) async fn counts(
     let subscription = parameter(&query, "subscription", "the id of a subscription")?;
     let search = CountsQuery { subscription, from_ms, to_ms, step_minutes: step };
     let counts = api.app.store.counts(&tenant, search).await?;
-    let shown: Vec<Value> = counts
-        .iter()
-        .map(|(at_ms, it)| {
-            json!({
-                "at": clock::rfc3339(*at_ms),
-                "events": it.events,
-                "duplicates": it.duplicates,
-                "attempts": it.attempts,
-                "attempts_failed": it.attempts_failed,
-                "delivered": it.delivered,
-                "dead": it.dead,
-                "failed": it.failed,
-                "filtered": it.filtered,
-                "duration_ms_mean": it.duration_ms.checked_div(it.attempts),
-                "duration_ms_max": it.duration_max_ms,
-            })
+    let step_shown = |(at_ms, it): &(i64, Counts)| {
+        json!({
+            "at": clock::rfc3339(*at_ms),
+            "events": it.events,
+            "duplicates": it.duplicates,
+            "attempts": it.attempts,
+            "attempts_failed": it.attempts_failed,
+            "delivered": it.delivered,
+            "dead": it.dead,
+            "failed": it.failed,
+            "filtered": it.filtered,
+            "duration_ms_mean": it.duration_ms.checked_div(it.attempts),
+            "duration_ms_max": it.duration_max_ms,
         })
-        .collect();
-    Ok(answer(StatusCode::OK, &json!({"step_minutes": step, "counts": shown})))
+    };
+    let shown = move || {
+        let counts: Vec<Value> = counts.iter().map(step_shown).collect();
+        json!({"step_minutes": step, "counts": counts})
+    };
+    Ok(built(&api, &caller, shown).await?)
 }
 
 /// `GET /v1/deliveries/{id}`, with every attempt.
@@ -269,7 +259,6 @@ pub(super) async fn read(
     let tenant = tenant(&api, &caller, &query).await?;
     let found = api.app.store.delivery(&tenant, path_id(&id, "delivery")?).await?;
     let (delivery, attempts) = found.ok_or_else(|| Problem::not_found("delivery"))?;
-    let mut body = whole(&api, &delivery, &attempts).await?;
     let lines = LogQuery {
         event: Some(delivery.event_id),
         subscription: Some(delivery.subscription_id),
@@ -278,8 +267,16 @@ pub(super) async fn read(
         ..LogQuery::default()
     };
     let lines = api.app.store.plugin_log(&tenant, lines).await?;
-    body["log"] = lines.iter().map(|(seq, it)| line(*seq, it)).collect();
-    Ok(answer(StatusCode::OK, &body))
+    let whole = whole(&api, &tenant, delivery, attempts).await?;
+    let shown = move || {
+        let mut body = whole.show();
+        let page = Page::of("log", &lines, |(seq, it)| line(*seq, it));
+        // The others are found by the log of the plugin.
+        body["log_cut"] = (page.count() < lines.len()).into();
+        body["log"] = page.into_list();
+        body
+    };
+    Ok(built(&api, &caller, shown).await?)
 }
 
 /// `POST /v1/deliveries/{id}/reproduce`: everything that the body was made of. With the files of the
@@ -301,7 +298,7 @@ pub(super) async fn reproduce(
         let detail = "the data of the event are no longer kept";
         Problem::new(StatusCode::GONE, "data-expired", detail)
     })?;
-    let rendering = store.rendering(delivery.rendering).await?;
+    let rendering = store.rendering(&tenant, delivery.rendering).await?;
     let rendering = rendering.ok_or_else(|| Problem::not_found("rendering"))?;
     let mut plugins = Vec::new();
     for step in &rendering.steps {
@@ -311,7 +308,10 @@ pub(super) async fn reproduce(
             name.as_ref().map(|it| format!("/v1/plugins/{it}/versions/{}/file", step.plugin));
         plugins.push(json!({"digest": step.plugin, "name": name, "href": href}));
     }
-    let mut body = json!(Reproduction::new(&delivery, &event, rendering));
-    body["plugins"] = json!(plugins);
-    Ok(answer(StatusCode::OK, &body))
+    let shown = move || {
+        let mut body = json!(Reproduction::new(&delivery, &event, rendering));
+        body["plugins"] = json!(plugins);
+        body
+    };
+    Ok(built(&api, &caller, shown).await?)
 }

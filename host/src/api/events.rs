@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::Extension;
 use axum::extract::{Path, Query, State};
-use axum::response::{IntoResponse, Response};
-use base64::prelude::{BASE64_STANDARD, Engine as _};
+use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
@@ -15,11 +14,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Caller;
+use super::exchange::{Exchange, Incoming};
 use super::problem::Problem;
-use super::{Api, answer, path_id, read_body, tenant};
+use super::view::EventText;
+use super::{Api, answer, json_response, path_id, tenant, work, work_if_large};
+use crate::app::App;
 use crate::clock;
-use crate::event::{Data, Event, OPERATIONAL_PREFIX, Tenant, Violation};
-use crate::formats::Refusal;
+use crate::event::{Content, OPERATIONAL_PREFIX, Tenant, Violation};
+use crate::formats::{Format, Formats, Refusal};
 use crate::publication::{Publication, Sent, SentData, structured};
 use crate::store::{Accepted, NewEvent};
 
@@ -28,33 +30,59 @@ const BATCH: &str = "application/cloudevents-batch+json";
 const MEDIA_TYPES: &str = "`application/cloudevents+json`, `application/cloudevents-batch+json`, or \
      the data themselves with `ce-` headers (CloudEvents binary mode)";
 
+/// How much an answer tells of what is wrong with the events of a batch.
+const TOLD_BYTES_MAX: usize = 256 << 10;
 const TOO_MUCH: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+
+/// How one event, or several, are sent.
+enum Mode {
+    Structured,
+    Batch,
+    /// The attributes are headers.
+    Binary(Vec<(String, String)>),
+}
 
 /// `POST /v1/events`
 pub(super) async fn publish(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    headers: HeaderMap,
-    body: Body,
+    mut incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("events:write")?;
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
-    let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let body = async || read_body(body, &headers, api.app.settings.body_bytes_max).await;
-    if essence.eq_ignore_ascii_case(BATCH) {
-        return publish_batch(&api, &caller, body().await?).await;
+    let mode = mode(&incoming.headers)?;
+    let body = incoming.read(api.app.settings.body_bytes_max).await?;
+    let (size, owner, app) = (body.len(), caller.bound_to().cloned(), Arc::clone(&api.app));
+    let mut accounts = Accounts { api: &api, caller: &caller, known: HashMap::new() };
+    if let Mode::Batch = mode {
+        let read = work(&api, owner, move || batch(&app, &body)).await??;
+        return accept_batch(&api, &mut accounts, read).await;
     }
-    let sent = if essence.eq_ignore_ascii_case(STRUCTURED) {
-        structured(body().await?).map_err(refused)?
-    } else if headers.contains_key("ce-specversion") {
-        binary(&headers, media_type, body().await?)?
-    } else {
-        return Err(Refusal::WrongMediaType(MEDIA_TYPES).into());
+    let read = move || match mode {
+        Mode::Binary(attributes) => {
+            let data = if body.is_empty() { SentData::None } else { SentData::Bytes(body) };
+            checked(&app, Sent { attributes, data })
+        }
+        Mode::Structured | Mode::Batch => checked(&app, structured(body).map_err(refused)?),
     };
-    let event = prepare(&api, &caller, sent).await?;
+    let event = work_if_large(&api, owner, size, read).await??;
+    let event = accounts.take(event).await?;
     let accepted = api.app.store.accept(vec![event]).await?;
     let it = accepted.first().expect("each event has an answer");
     Ok(answer(StatusCode::ACCEPTED, it))
+}
+
+fn mode(headers: &HeaderMap) -> Result<Mode, Problem> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case(BATCH) {
+        Ok(Mode::Batch)
+    } else if essence.eq_ignore_ascii_case(STRUCTURED) {
+        Ok(Mode::Structured)
+    } else if headers.contains_key("ce-specversion") {
+        binary(headers, media_type).map(Mode::Binary)
+    } else {
+        Err(Refusal::WrongMediaType(MEDIA_TYPES).into())
+    }
 }
 
 #[derive(Serialize)]
@@ -71,23 +99,41 @@ struct InBatch {
     it: Accepted,
 }
 
-async fn publish_batch(api: &Api, caller: &Caller, body: Bytes) -> Result<Response, Problem> {
-    let items: Vec<&RawValue> = serde_json::from_slice(&body)
+/// The events of a batch, each checked by itself.
+fn batch(app: &App, body: &Bytes) -> Result<Vec<Result<Checked, Problem>>, Problem> {
+    let items: Vec<&RawValue> = serde_json::from_slice(body)
         .map_err(|err| Refusal::Malformed(format!("the body is not a JSON array: {err}")))?;
-    let events_max = api.app.settings.batch_events_max;
+    let events_max = app.settings.batch_events_max;
     if items.len() > events_max {
         let detail =
             format!("a batch has at most {events_max} events, and this one {}", items.len());
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-events", detail));
     }
-    let mut events = Vec::with_capacity(items.len());
-    let mut places = Vec::with_capacity(items.len());
+    let mut told = 0;
+    let read = items.into_iter().map(|item| {
+        let sent = structured(body.slice_ref(item.get().as_bytes())).map_err(refused);
+        let problem = match sent.and_then(|sent| checked(app, sent)) {
+            Ok(event) => return Ok(event),
+            Err(problem) => problem,
+        };
+        told += problem.errors_bytes();
+        Err(if told > TOLD_BYTES_MAX { problem.without_errors() } else { problem })
+    });
+    Ok(read.collect())
+}
+
+async fn accept_batch(
+    api: &Api,
+    accounts: &mut Accounts<'_>,
+    read: Vec<Result<Checked, Problem>>,
+) -> Result<Response, Problem> {
+    let mut events = Vec::with_capacity(read.len());
+    let mut places = Vec::with_capacity(read.len());
     let mut rejected = Vec::new();
-    for (index, item) in items.into_iter().enumerate() {
-        let item = body.slice_ref(item.get().as_bytes());
-        let event = match structured(item) {
-            Ok(sent) => prepare(api, caller, sent).await,
-            Err(refusal) => Err(refused(refusal)),
+    for (index, event) in read.into_iter().enumerate() {
+        let event = match event {
+            Ok(event) => accounts.take(event).await,
+            Err(problem) => Err(problem),
         };
         match event {
             // None of them is taken: whoever tries again does so with all.
@@ -108,7 +154,7 @@ async fn publish_batch(api: &Api, caller: &Caller, body: Bytes) -> Result<Respon
 }
 
 /// CloudEvents HTTP binding 1.0.2, section 3.1: attributes are headers, the body is the data.
-fn binary(headers: &HeaderMap, media_type: Option<&str>, body: Bytes) -> Result<Sent, Problem> {
+fn binary(headers: &HeaderMap, media_type: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
     let mut attributes = Vec::new();
     let mut violations = Vec::new();
     for (name, value) in headers {
@@ -122,8 +168,7 @@ fn binary(headers: &HeaderMap, media_type: Option<&str>, body: Bytes) -> Result<
         }
     }
     attributes.extend(media_type.map(|it| ("datacontenttype".to_owned(), it.to_owned())));
-    let data = if body.is_empty() { SentData::None } else { SentData::Bytes(body) };
-    if violations.is_empty() { Ok(Sent { attributes, data }) } else { Err(invalid(violations)) }
+    if violations.is_empty() { Ok(attributes) } else { Err(invalid(violations)) }
 }
 
 /// Section 3.1.3.2: a value in double quotes is what is between them, and `%XX` is a byte of UTF-8.
@@ -158,15 +203,21 @@ fn invalid(violations: Vec<Violation>) -> Problem {
     Problem::invalid("the event is not one that we take", violations)
 }
 
+/// An event that has been checked by itself.
+struct Checked {
+    /// The account that it names, where it names one.
+    tenant: Option<String>,
+    format: &'static str,
+    profile: Option<String>,
+    content: Content,
+    alternate_ids: Vec<(String, String)>,
+}
+
 /// Checks an event, and takes out of it what is for the router alone.
-async fn prepare(api: &Api, caller: &Caller, sent: Sent) -> Result<NewEvent, Problem> {
+fn checked(app: &App, sent: Sent) -> Result<Checked, Problem> {
     let Publication { tenant, format, alternate_ids, mut content } =
         sent.read().map_err(invalid)?;
-    let tenant: Tenant = caller.tenant(&api.app, tenant.as_deref()).await?;
-    if let Some(why) = api.app.backlogs.refusal(&api.app, &tenant) {
-        return Err(Problem::new(TOO_MUCH, "too-much-waits", why).with_retry());
-    }
-    let format = find_format(api, format.as_deref().unwrap_or("cloudevents"))?;
+    let format = find_format(&app.formats, format.as_deref().unwrap_or("cloudevents"))?;
     let event_type = &mut content.attributes.event_type;
     if event_type.starts_with(OPERATIONAL_PREFIX) {
         let rule = "must not begin with `hookyard.`: those are the router's own events";
@@ -176,28 +227,58 @@ async fn prepare(api: &Api, caller: &Caller, sent: Sent) -> Result<NewEvent, Pro
         *event_type = catalogue.canonical(event_type).to_owned();
         catalogue.check(&content).map_err(invalid)?;
     }
-    Ok(NewEvent {
-        id: Uuid::now_v7(),
-        tenant,
-        format: format.name(),
-        profile: format.profile(&content),
-        content: Arc::new(content),
-        alternate_ids,
-        accepted_at_ms: clock::now_ms(),
+    let profile = format.profile(&content);
+    Ok(Checked { tenant, format: format.name(), profile, content, alternate_ids })
+}
+
+fn find_format<'a>(formats: &'a Formats, name: &str) -> Result<&'a dyn Format, Problem> {
+    formats.get(name).ok_or_else(|| {
+        let names: Vec<_> = formats.iter().map(|it| format!("`{}`", it.name())).collect();
+        invalid(vec![Violation::new("format", format!("must be one of {}", names.join(", ")))])
     })
 }
 
-fn find_format<'a>(api: &'a Api, name: &str) -> Result<&'a dyn crate::formats::Format, Problem> {
-    api.app.formats.get(name).ok_or_else(|| {
-        let names: Vec<_> = api.app.formats.iter().map(|it| format!("`{}`", it.name())).collect();
-        invalid(vec![Violation::new("format", format!("must be one of {}", names.join(", ")))])
-    })
+/// The accounts that the events of a call are for. Each is looked for once a call, and not for each event.
+struct Accounts<'a> {
+    api: &'a Api,
+    caller: &'a Caller,
+    known: HashMap<Option<String>, Result<Tenant, Problem>>,
+}
+
+impl Accounts<'_> {
+    /// Takes an event for the account that it names.
+    async fn take(&mut self, it: Checked) -> Result<NewEvent, Problem> {
+        if !self.known.contains_key(&it.tenant) {
+            let found = self.find(it.tenant.as_deref()).await;
+            self.known.insert(it.tenant.clone(), found);
+        }
+        Ok(NewEvent {
+            id: Uuid::now_v7(),
+            tenant: self.known[&it.tenant].clone()?,
+            format: it.format,
+            profile: it.profile,
+            content: Arc::new(it.content),
+            alternate_ids: it.alternate_ids,
+            accepted_at_ms: clock::now_ms(),
+        })
+    }
+
+    /// An account, where it may publish more.
+    async fn find(&self, named: Option<&str>) -> Result<Tenant, Problem> {
+        let app = &self.api.app;
+        let tenant = self.caller.tenant(app, named).await?;
+        match app.backlogs.refusal(app, &tenant) {
+            Some(why) => Err(Problem::new(TOO_MUCH, "too-much-waits", why).with_retry()),
+            None => Ok(tenant),
+        }
+    }
 }
 
 /// `GET /v1/events/{id}`
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Extension(exchange): Extension<Arc<Exchange>>,
     Path(id): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Result<Response, Problem> {
@@ -205,26 +286,8 @@ pub(super) async fn read(
     let tenant = tenant(&api, &caller, &query).await?;
     let event = api.app.store.event(&tenant, path_id(&id, "event")?).await?;
     let event = event.ok_or_else(|| Problem::not_found("event"))?;
-    Ok(answer(StatusCode::OK, &document(&event)).into_response())
-}
-
-/// What is shown of an event.
-pub(super) fn document(event: &Event) -> Value {
-    let mut body = json!({
-        "id": event.id,
-        "format": event.format,
-        "attributes": event.content.attributes,
-        "alternate_ids": event.alternate_ids.iter().cloned().collect::<HashMap<_, _>>(),
-        "accepted_at": clock::rfc3339(event.accepted_at_ms),
-        "revision": event.revision,
-    });
-    match &event.content.data {
-        Some(Data::Json(json)) => body["data"] = json.read().expect("JSON is a JSON value"),
-        Some(Data::Text(bytes)) => body["data"] = String::from_utf8_lossy(bytes).into(),
-        Some(Data::Binary(bytes)) => body["data_base64"] = BASE64_STANDARD.encode(bytes).into(),
-        None => {}
-    }
-    body
+    exchange.hold_answer(event.content.data_bytes())?;
+    Ok(json_response(StatusCode::OK, EventText::new(event).into_body()))
 }
 
 #[cfg(test)]

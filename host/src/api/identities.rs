@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde_json::json;
 
 use super::auth::Caller;
+use super::exchange::Incoming;
 use super::problem::Problem;
-use super::{Api, answer, read_body, tenant};
+use super::{Api, answer, tenant};
 use crate::event::Violation;
+use crate::json::Json;
 
 const IDS_MAX: usize = 32;
 const TEXT_BYTES_MAX: usize = 256;
+/// There is room for all of them, with each byte written as an escape.
+const BODY_BYTES_MAX: usize = 128 << 10;
 
 /// `PUT /v1/identities/{profile}`: the body is an object of kinds and ids, which replaces what was there.
 pub(super) async fn put(
@@ -23,17 +26,19 @@ pub(super) async fn put(
     caller: Caller,
     Path(profile): Path<String>,
     Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
-    body: Body,
+    mut incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("events:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
-    let bytes = read_body(body, &headers, api.app.settings.body_bytes_max).await?;
-    let ids: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|err| {
-        let detail =
-            "the body must be a JSON object of texts, such as {\"LoyaltyNumber\": \"L-7\"}";
-        Problem::invalid(detail, vec![Violation::new("", err.to_string())])
-    })?;
+    let bytes_max = api.app.settings.body_bytes_max.min(BODY_BYTES_MAX);
+    let bytes = incoming.read(bytes_max).await?;
+    let detail = "the body must be a JSON object of texts, such as {\"LoyaltyNumber\": \"L-7\"}";
+    let wrong = |why: String| {
+        Problem::invalid(detail, vec![Violation::new("", format!("is wrong: {why}"))])
+    };
+    let json = Json::parse(bytes).map_err(|err| wrong(err.to_string()))?;
+    let ids: BTreeMap<String, String> =
+        serde_json::from_slice(json.bytes()).map_err(|err| wrong(err.to_string()))?;
     let fits = |text: &str| (1..=TEXT_BYTES_MAX).contains(&text.len());
     let mut errors: Vec<Violation> = ids
         .iter()

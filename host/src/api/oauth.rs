@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -13,11 +12,16 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::{Api, answer, hash_token, new_token, read_body};
+use super::exchange::Incoming;
+use super::{Api, answer, hash_token, new_token};
 use crate::clock;
 use crate::formats::{Login, Refusal};
 use crate::store::{StoreError, Token};
 
+/// How large the body of a caller is who only wants to log in.
+const BODY_BYTES_MAX: usize = 16 << 10;
+/// How many scopes a token has that is given out.
+const SCOPES_MAX: usize = 100;
 /// How long a refresh token can be used.
 const REFRESH_MS: i64 = 30 * 24 * 3_600 * 1_000;
 /// In front of each scope of a refresh token, which is good for nothing else.
@@ -38,6 +42,9 @@ impl IntoResponse for Refused {
             let challenge = HeaderValue::from_static("Basic realm=\"Hookyard\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response
     }
 }
@@ -52,12 +59,23 @@ fn bad_request(error: &'static str, description: &'static str) -> Refused {
     Refused { status: StatusCode::BAD_REQUEST, error, description }
 }
 
+const UNAVAILABLE: Refused = Refused {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    error: "temporarily_unavailable",
+    description: "the store is not available, or too much is going on; try again",
+};
+
+const TOO_MANY: Refused = Refused {
+    status: StatusCode::TOO_MANY_REQUESTS,
+    error: "temporarily_unavailable",
+    description: "the account has as many tokens as it may have (`tokens-max`); use one until it ends, or revoke some",
+};
+
 impl From<StoreError> for Refused {
-    fn from(_: StoreError) -> Refused {
-        Refused {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            error: "temporarily_unavailable",
-            description: "the store is not available; try again",
+    fn from(error: StoreError) -> Refused {
+        match error {
+            StoreError::Quota(_) => TOO_MANY,
+            _ => UNAVAILABLE,
         }
     }
 }
@@ -69,9 +87,8 @@ pub(super) fn mount(mut router: Router<Arc<Api>>, api: &Arc<Api>) -> Router<Arc<
         let mut add = |path: &str, what: What| {
             let handler = async move |axum::extract::State(api): axum::extract::State<Arc<Api>>,
                                       method: Method,
-                                      headers: HeaderMap,
-                                      body: Body| {
-                respond(&api, what, &method, &headers, body).await
+                                      incoming: Incoming| {
+                respond(&api, what, &method, incoming).await
             };
             router = std::mem::take(&mut router).route(&format!("/{name}{path}"), any(handler));
         };
@@ -93,13 +110,7 @@ enum What {
     Exchange { expires_s: u32 },
 }
 
-async fn respond(
-    api: &Api,
-    what: What,
-    method: &Method,
-    headers: &HeaderMap,
-    body: Body,
-) -> Response {
+async fn respond(api: &Api, what: What, method: &Method, mut incoming: Incoming) -> Response {
     if method != Method::POST {
         let mut response = answer(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -109,7 +120,8 @@ async fn respond(
         return response;
     }
     let done = async {
-        let form = Form::read(api, headers, body).await?;
+        let form = Form::read(api, &mut incoming).await?;
+        let headers = &incoming.headers;
         match what {
             What::Token { expires_s, refresh } => {
                 token(api, headers, &form, expires_s, refresh).await
@@ -127,20 +139,24 @@ async fn respond(
 struct Form(Vec<(String, String)>);
 
 impl Form {
-    async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Form, Refused> {
-        let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    async fn read(api: &Api, incoming: &mut Incoming) -> Result<Form, Refused> {
+        let invalid = |description| bad_request("invalid_request", description);
+        incoming.exchange.check_host().map_err(|_| invalid("`Host` must be there once"))?;
+        let media_type = incoming.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
         let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             let wanted = "the body must be `application/x-www-form-urlencoded`";
             return Err(bad_request("invalid_request", wanted));
         }
-        let body = match read_body(body, headers, api.app.settings.body_bytes_max).await {
-            Ok(body) => body,
-            Err(Refusal::TooLarge { .. }) => {
-                return Err(bad_request("invalid_request", "the body is too large"));
+        let bytes_max = api.app.settings.body_bytes_max.min(BODY_BYTES_MAX);
+        let body = incoming.read(bytes_max).await.map_err(|refusal| match refusal {
+            Refusal::TooLarge { .. } => invalid("the body is larger than 16384 bytes"),
+            Refusal::TooSlow => {
+                Refused { status: refusal.status(), ..invalid("the body came too slowly") }
             }
-            Err(_) => return Err(bad_request("invalid_request", "the body cannot be read")),
-        };
+            Refusal::Unavailable(_) => UNAVAILABLE,
+            _ => invalid("the body cannot be read"),
+        })?;
         let form = Form(form_urlencoded::parse(&body).into_owned().collect());
         let names: BTreeSet<_> = form.0.iter().map(|(name, _)| name).collect();
         // RFC 6749, section 3.2.
@@ -237,7 +253,13 @@ fn asked_of(granted: &[String], form: &Form) -> Result<Vec<String>, Refused> {
     if asked.is_empty() || is_plain_admin {
         return Ok(granted.to_vec());
     }
-    Ok(asked.into_iter().map(str::to_owned).collect())
+    // Each once, however often it is asked for: they are looked through at each call.
+    let mut seen = BTreeSet::new();
+    let once: Vec<_> = asked.into_iter().filter(|it| seen.insert(*it)).collect();
+    if once.len() > SCOPES_MAX {
+        return Err(bad_request("invalid_scope", "a token has at most 100 scopes"));
+    }
+    Ok(once.into_iter().map(str::to_owned).collect())
 }
 
 /// Makes a token for the bearer of another one.

@@ -9,9 +9,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
+use super::page::Page;
 use super::plugins::{budget, name};
 use super::problem::Problem;
-use super::{Api, answer, page_size, parameter, tenant};
+use super::{Api, built, built_text, page_size, parameter, tenant};
 use crate::clock;
 use crate::event::{Tenant, Violation};
 use crate::plugin::{Digest, LogLevel};
@@ -32,8 +33,8 @@ pub(super) fn line(seq: u64, it: &LogEntry) -> Value {
     })
 }
 
-/// `GET /v1/plugins/{name}/logs`: newest first; or, with `after`, what came after that line, oldest first.
-/// `subscription`, `event` and `level` narrow the search.
+/// `GET /v1/plugins/{name}/logs`: newest first, and with `before` those that are older than that line; or, with
+/// `after`, what came after that line, oldest first. `subscription`, `event` and `level` narrow the search.
 pub(super) async fn logs(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -48,11 +49,18 @@ pub(super) async fn logs(
         subscription: parameter(&query, "subscription", "the id of a subscription")?,
         level: query.get("level").map(|text| level(text)).transpose()?,
         after: parameter(&query, "after", "the `seq` of a line")?,
+        before: parameter(&query, "before", "the `next` of lines before")?,
         limit: page_size(&query)?,
     };
+    let limit = search.limit;
     let found = api.app.store.plugin_log(&tenant, search).await?;
-    let lines: Vec<Value> = found.iter().map(|(seq, it)| line(*seq, it)).collect();
-    Ok(answer(StatusCode::OK, &json!({"lines": lines})))
+    let shown = move || {
+        let page = Page::of("lines", &found, |(seq, it)| line(*seq, it));
+        let has_more = page.count() < found.len() || found.len() == limit;
+        let next = has_more.then(|| found[page.count() - 1].0);
+        page.into_text(next)
+    };
+    Ok(built_text(&api, &caller, StatusCode::OK, shown).await?)
 }
 
 /// `GET /v1/plugins/{name}/usage`: for each version and subscription, what its runs have taken since
@@ -66,7 +74,8 @@ pub(super) async fn usage(
     caller.require("plugins:read")?;
     let (tenant, plugins) = versions(&api, &caller, plugin, &query).await?;
     let usage = api.app.health.usage(&tenant, &plugins);
-    Ok(answer(StatusCode::OK, &json!({"budget": budget(&api.app), "usage": usage})))
+    let budget = budget(&api.app);
+    Ok(built(&api, &caller, move || json!({"budget": budget, "usage": usage})).await?)
 }
 
 /// The tenant whose runs are asked for, and the versions of a plugin that it sees.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -12,8 +12,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
+use super::exchange::{Exchange, Incoming};
+use super::page::Page;
 use super::problem::Problem;
-use super::{Api, answer, read_json};
+use super::{Api, answer, built_text, read_json};
 use crate::app::App;
 use crate::clock;
 use crate::event::{Tenant, Violation};
@@ -91,7 +93,8 @@ pub(super) fn refused(refusal: UploadRefusal) -> Problem {
     }
 }
 
-/// `GET /v1/plugins`: the tenant's and the shared ones, each in its current version.
+/// `GET /v1/plugins`: the tenant's and the shared ones, each in its current version. Those behind `after`,
+/// where there are more than one answer can hold.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -99,12 +102,19 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     caller.require("plugins:read")?;
     let owner = owner(&api, &caller, &query).await?;
-    let all = api.app.store.plugins(owner.as_ref()).await?;
-    let all: Vec<Value> = all.iter().map(document).collect();
-    Ok(answer(StatusCode::OK, &json!({"plugins": all})))
+    let after = query.get("after").cloned().map(name).transpose()?;
+    let mut all = api.app.store.plugins(owner.as_ref()).await?;
+    all.retain(|it| after.as_ref().is_none_or(|after| *after < it.name));
+    let shown = move || {
+        let page = Page::of("plugins", &all, document);
+        let next = (page.count() < all.len()).then(|| all[page.count() - 1].name.clone());
+        page.into_text(next)
+    };
+    Ok(built_text(&api, &caller, StatusCode::OK, shown).await?)
 }
 
-/// `GET /v1/plugins/{name}/versions`, newest first.
+/// `GET /v1/plugins/{name}/versions`, newest first. Those older than `before`, where there are more than one
+/// answer can hold.
 pub(super) async fn versions(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -113,12 +123,22 @@ pub(super) async fn versions(
 ) -> Result<Response, Problem> {
     caller.require("plugins:read")?;
     let owner = owner(&api, &caller, &query).await?;
-    let all = api.app.store.plugin_versions(owner.as_ref(), &name(plugin)?).await?;
+    let before = query.get("before").map(|text| digest(text)).transpose()?;
+    let mut all = api.app.store.plugin_versions(owner.as_ref(), &name(plugin)?).await?;
     if all.is_empty() {
         return Err(Problem::not_found("plugin"));
     }
-    let all: Vec<Value> = all.iter().map(document).collect();
-    Ok(answer(StatusCode::OK, &json!({"versions": all})))
+    if let Some(before) = before {
+        let at = all.iter().position(|it| it.digest == before);
+        let at = at.ok_or_else(|| Problem::not_found("version of this plugin"))?;
+        all.drain(..=at);
+    }
+    let shown = move || {
+        let page = Page::of("versions", &all, document);
+        let next = (page.count() < all.len()).then(|| all[page.count() - 1].digest);
+        page.into_text(next)
+    };
+    Ok(built_text(&api, &caller, StatusCode::OK, shown).await?)
 }
 
 /// The version that a path is about: an owner's own, or else a shared one.
@@ -169,11 +189,16 @@ pub(super) async fn version(
 pub(super) async fn file(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Extension(exchange): Extension<Arc<Exchange>>,
     Path(path): Path<(String, String)>,
     Query(query): Parameters,
 ) -> Result<Response, Problem> {
     caller.require("plugins:read")?;
-    let digest = seen(&api, &caller, &query, path).await?.digest;
+    let version = seen(&api, &caller, &query, path).await?;
+    // Before it is read.
+    exchange.stream(&caller)?;
+    exchange.hold_answer(usize::try_from(version.size_bytes).unwrap_or(usize::MAX))?;
+    let digest = version.digest;
     let file = api.app.store.plugin_file(digest).await?;
     let file = file.ok_or_else(|| Problem::not_found("version of this plugin"))?;
     let is_wasm = file.starts_with(b"\0asm");
@@ -200,13 +225,12 @@ pub(super) async fn make_current(
     caller: Caller,
     Path(plugin): Path<String>,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("plugins:write")?;
     let owner = owner(&api, &caller, &query).await?;
-    let expected = if_match(&headers)?;
-    let it: Current = read_json(&api, &headers, body, &api.schemas.current).await?;
+    let expected = if_match(&incoming.headers)?;
+    let it: Current = read_json(&api, incoming, |it| &it.current).await?;
     let made =
         manage::make_current(&api.app, owner.as_ref(), &name(plugin)?, it.digest, expected).await;
     Ok(tagged(&made.map_err(refused)?))
@@ -240,13 +264,11 @@ pub(super) async fn allow_rollback(
     caller: Caller,
     Path(plugin): Path<String>,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("plugins:write")?;
     let owner = owner(&api, &caller, &query).await?;
-    let it: AutomaticRollback =
-        read_json(&api, &headers, body, &api.schemas.automatic_rollback).await?;
+    let it: AutomaticRollback = read_json(&api, incoming, |it| &it.automatic_rollback).await?;
     match api.app.store.allow_rollback(owner.as_ref(), &name(plugin)?, it.allowed).await {
         Err(StoreError::NotFound) => Err(Problem::not_found("plugin")),
         result => {
@@ -268,10 +290,10 @@ pub(super) async fn deprecate(
     caller: Caller,
     Path(path): Path<(String, String)>,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
-    let it: Deprecation = read_json(&api, &headers, body, &api.schemas.deprecation).await?;
+    caller.require("plugins:write")?;
+    let it: Deprecation = read_json(&api, incoming, |it| &it.deprecation).await?;
     set_deprecation(&api, &caller, path, &query, Some(it.reason)).await
 }
 

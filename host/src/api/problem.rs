@@ -6,12 +6,15 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::event::Violation;
+use crate::event::{Violation, cut};
 use crate::formats::Refusal;
 use crate::store::StoreError;
 
+/// How long a detail may be, which may come from a compiler or a plugin.
+const DETAIL_BYTES_MAX: usize = 4 << 10;
+
 /// What is answered when something is not done. `code` is stable; the texts are for reading.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Problem {
     pub(super) status: StatusCode,
     code: Cow<'static, str>,
@@ -29,7 +32,7 @@ impl Problem {
         Problem {
             status,
             code: code.into(),
-            detail: detail.into(),
+            detail: cut(detail.into(), DETAIL_BYTES_MAX),
             errors: Vec::new(),
             headers: Vec::new(),
         }
@@ -37,18 +40,36 @@ impl Problem {
 
     /// Something in what was sent is wrong.
     pub(crate) fn invalid(detail: impl Into<String>, errors: Vec<Violation>) -> Problem {
-        Problem { errors, ..Problem::new(StatusCode::BAD_REQUEST, "invalid", detail) }
+        Problem::new(StatusCode::BAD_REQUEST, "invalid", detail).with_errors(errors)
     }
 
     /// The same problem, with what is wrong in detail.
     pub(crate) fn with_errors(self, errors: Vec<Violation>) -> Problem {
-        Problem { errors, ..self }
+        Problem { errors: Violation::first(errors), ..self }
+    }
+
+    /// About how many bytes its errors have.
+    pub(super) fn errors_bytes(&self) -> usize {
+        self.errors.iter().map(|it| it.field.len() + it.detail.len()).sum()
+    }
+
+    /// The same problem, where there has been said so much that its errors are left out.
+    pub(super) fn without_errors(mut self) -> Problem {
+        self.errors.clear();
+        self.detail.push_str("; what is wrong with it is left out: send it alone to be told");
+        self
     }
 
     /// The same problem, which may be gone in a second.
     pub(crate) fn with_retry(mut self) -> Problem {
         self.headers.push((header::RETRY_AFTER, "1"));
         self
+    }
+
+    /// There are too many connections.
+    pub(super) fn full(detail: &str) -> Problem {
+        let full = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-connections", detail);
+        full.with_retry()
     }
 
     pub(crate) fn not_found(what: &str) -> Problem {
@@ -99,16 +120,21 @@ impl From<Refusal> for Problem {
             Refusal::WrongMediaType(_) => ("wrong-media-type", None),
             Refusal::NotAcceptable(_) => ("not-acceptable", None),
             Refusal::TooLarge { .. } => ("too-large", None),
+            Refusal::TooSlow => ("too-slow", None),
+            Refusal::BadHost => ("bad-host", None),
+            Refusal::ListTooLong(_) => ("list-too-long", None),
+            Refusal::TooMany(_) => ("too-many-calls", Some((header::RETRY_AFTER, "1"))),
             Refusal::Malformed(_) => ("malformed", None),
             Refusal::Invalid(_) => ("invalid", None),
             Refusal::Conflict(_) => ("conflict", None),
+            Refusal::Quota(_) => ("quota-exceeded", None),
             Refusal::Unavailable(_) => ("unavailable", Some((header::RETRY_AFTER, "1"))),
         };
         let mut problem = Problem::new(refusal.status(), code, refusal.to_string());
         problem.headers.extend(header);
         if let Refusal::Invalid(errors) = refusal {
             problem.detail = "the body does not fit".to_owned();
-            problem.errors = errors;
+            problem.errors = Violation::first(errors);
         }
         problem
     }

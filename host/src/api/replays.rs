@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Caller;
 use super::deliveries::document as delivery;
+use super::exchange::Incoming;
 use super::problem::Problem;
 use super::{Api, answer, page_size, parameter, path_id, read_json, tenant};
 use crate::clock;
@@ -77,12 +77,11 @@ pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("deliveries:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
-    let it: Request = read_json(&api, &headers, body, &api.schemas.replay).await?;
+    let it: Request = read_json(&api, incoming, |it| &it.replay).await?;
     let search = ReplayQuery {
         delivery: it.delivery,
         subscription: it.subscription,

@@ -3,27 +3,35 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
 use super::auth::Caller;
+use super::exchange::Incoming;
+use super::page::Page;
 use super::problem::Problem;
-use super::{Api, answer, page_size, parameter, path_id, read_json, tenant};
+use super::{
+    Api, Schemas, answer, built, built_text, page_size, parameter, path_id, read_json, tenant,
+};
 use crate::clock;
+use crate::event::Tenant;
 use crate::formats::{Format, Refusal};
 use crate::manage::subscriptions as manage;
 use crate::schemas::Schema;
 use crate::sign;
-use crate::store::CountsQuery;
+use crate::store::{self, CountsQuery, Store};
 use crate::subscription::{
     Draft, Filter, NewSecret, Pace, State as Delivering, StepRef, Subscription,
 };
+
+/// How many subscriptions are read at a time, and how many bytes of them for a page.
+const READ: usize = 16;
+const PAGE_BYTES_MAX: usize = 2 << 20;
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -60,12 +68,11 @@ fn own_format(api: &Api) -> &dyn Format {
 }
 
 async fn draft(
-    api: &Api,
-    headers: &HeaderMap,
-    body: Body,
-    schema: &Schema,
+    api: &Arc<Api>,
+    incoming: Incoming,
+    schema: fn(&Schemas) -> &Schema,
 ) -> Result<Draft, Problem> {
-    let it: Request = read_json(api, headers, body, schema).await?;
+    let it: Request = read_json(api, incoming, schema).await?;
     let secret = it.secret.as_deref().map(sign::parse_secret).transpose();
     let secret = secret.map_err(|it| Refusal::Invalid(vec![it]))?;
     Ok(Draft {
@@ -116,22 +123,42 @@ fn document(it: &Subscription) -> Value {
     })
 }
 
+/// What is answered when a subscription is other than before. It is told in any case: where the threads for
+/// large answers have no room for it, it is built here.
+async fn changed(
+    api: &Api,
+    caller: &Caller,
+    status: StatusCode,
+    show: impl Fn() -> Value + Clone + Send + 'static,
+) -> Response {
+    let text = {
+        let show = show.clone();
+        move || show().to_string()
+    };
+    match built_text(api, caller, status, text).await {
+        Ok(response) => response,
+        Err(_) => answer(status, &show()),
+    }
+}
+
 /// `POST /v1/subscriptions`. The answer shows the secret, this once.
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
-    let draft = draft(&api, &headers, body, &api.schemas.create).await?;
+    let draft = draft(&api, incoming, |it| &it.create).await?;
     let it = manage::create(&api.app, &tenant, own_format(&api), draft).await?;
-    let mut body = document(&it);
-    body["secret"] = sign::secret_text(&it.secrets[0].key).into();
-    let mut response = answer(StatusCode::CREATED, &body);
     let location = format!("/v1/subscriptions/{}", it.id);
+    let shown = move || {
+        let mut body = document(&it);
+        body["secret"] = sign::secret_text(&it.secrets[0].key).into();
+        body
+    };
+    let mut response = changed(&api, &caller, StatusCode::CREATED, shown).await;
     let location = HeaderValue::try_from(location).expect("an id is visible ASCII");
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
@@ -147,10 +174,47 @@ pub(super) async fn list(
     let tenant = tenant(&api, &caller, &query).await?;
     let after: Option<Uuid> = parameter(&query, "after", "the `next` of a page before")?;
     let limit = page_size(&query)?;
-    let all = api.app.store.subscriptions(&tenant, None, after, limit).await?;
-    let next = all.last().filter(|_| all.len() == limit).map(|it| it.id);
-    let all: Vec<Value> = all.iter().map(document).collect();
-    Ok(answer(StatusCode::OK, &json!({"subscriptions": all, "next": next})))
+    let store = api.app.store.as_ref();
+    let (all, has_more) = read_until(store, &tenant, None, after, limit, PAGE_BYTES_MAX).await?;
+    let shown = move || {
+        let page = Page::of("subscriptions", &all, document);
+        let next = (has_more || page.count() < all.len()).then(|| all[page.count() - 1].id);
+        page.into_text(next)
+    };
+    Ok(built_text(&api, &caller, StatusCode::OK, shown).await?)
+}
+
+/// Reads subscriptions until there are so many, or so many bytes of them. Answers whether there may be more.
+pub(super) async fn read_until(
+    store: &dyn Store,
+    tenant: &Tenant,
+    format: Option<&'static str>,
+    after: Option<Uuid>,
+    count_max: usize,
+    bytes_max: usize,
+) -> store::Result<(Vec<Subscription>, bool)> {
+    let mut all: Vec<Subscription> = Vec::new();
+    let mut bytes = 0;
+    while all.len() < count_max && bytes < bytes_max {
+        let limit = READ.min(count_max - all.len());
+        let after = all.last().map(|it| it.id).or(after);
+        let some = store.subscriptions(tenant, format, after, limit).await?;
+        if some.is_empty() {
+            return Ok((all, false));
+        }
+        bytes += some.iter().map(size).sum::<usize>();
+        all.extend(some);
+    }
+    Ok((all, true))
+}
+
+/// About how many bytes a subscription has. What a format keeps of it is little beside what it selects by.
+pub(super) fn size(it: &Subscription) -> usize {
+    const REST: usize = 512;
+    let values = it.filters.iter().flat_map(|it| &it.attributes).flat_map(|(_, values)| values);
+    let values: usize = values.map(|it| it.len() + size_of::<String>()).sum();
+    let configs: usize = it.rendering.steps.iter().map(|it| it.config.len()).sum();
+    REST + 2 * (values + configs)
 }
 
 /// `GET /v1/subscriptions/{id}`
@@ -164,21 +228,26 @@ pub(super) async fn read(
     let tenant = tenant(&api, &caller, &query).await?;
     let it = api.app.store.subscription(&tenant, path_id(&id, "subscription")?).await?;
     let it = it.ok_or_else(|| Problem::not_found("subscription"))?;
-    let mut body = document(&it);
     let (subscription, from_ms, to_ms) = (Some(it.id), 0, i64::MAX);
     let ever = CountsQuery { subscription, from_ms, to_ms, step_minutes: u32::MAX };
     let counts = api.app.store.counts(&tenant, ever).await?;
-    body["filtered"] = counts.first().map_or(0, |(_, it)| it.filtered).into();
-    body["quarantine"] = match api.app.health.quarantine_of(it.id) {
-        Some(quarantine) => {
-            let mut shown = json!(quarantine);
-            shown["since"] = clock::rfc3339(quarantine.since_ms).into();
-            shown["next_probe_at"] = clock::rfc3339(quarantine.probe_at_ms).into();
-            shown
-        }
-        None => Value::Null,
+    let filtered = counts.first().map_or(0, |(_, it)| it.filtered);
+    let quarantine = api.app.health.quarantine_of(it.id);
+    let shown = move || {
+        let mut body = document(&it);
+        body["filtered"] = filtered.into();
+        body["quarantine"] = match quarantine {
+            Some(quarantine) => {
+                let mut shown = json!(quarantine);
+                shown["since"] = clock::rfc3339(quarantine.since_ms).into();
+                shown["next_probe_at"] = clock::rfc3339(quarantine.probe_at_ms).into();
+                shown
+            }
+            None => Value::Null,
+        };
+        body
     };
-    Ok(answer(StatusCode::OK, &body))
+    Ok(built(&api, &caller, shown).await?)
 }
 
 /// `PUT /v1/subscriptions/{id}`: of our own format alone.
@@ -187,13 +256,12 @@ pub(super) async fn replace(
     caller: Caller,
     Path(id): Path<String>,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
     let id = path_id(&id, "subscription")?;
-    let draft = draft(&api, &headers, body, &api.schemas.replace).await?;
+    let draft = draft(&api, incoming, |it| &it.replace).await?;
     let present = api.app.store.subscription(&tenant, id).await?;
     let format = present.ok_or_else(|| Problem::not_found("subscription"))?.format;
     if format != own_format(&api).name() {
@@ -201,7 +269,7 @@ pub(super) async fn replace(
         return Err(Problem::new(StatusCode::CONFLICT, "other-format", detail));
     }
     let it = manage::replace(&api.app, &tenant, own_format(&api), id, draft).await?;
-    Ok(answer(StatusCode::OK, &document(&it)))
+    Ok(changed(&api, &caller, StatusCode::OK, move || document(&it)).await)
 }
 
 /// `DELETE /v1/subscriptions/{id}`
@@ -248,7 +316,7 @@ async fn set_state(
     let tenant = tenant(api, caller, query).await?;
     let id = path_id(id, "subscription")?;
     let it = manage::set_state(&api.app, &tenant, id, state).await?;
-    Ok(answer(StatusCode::OK, &document(&it)))
+    Ok(changed(api, caller, StatusCode::OK, move || document(&it)).await)
 }
 
 /// `PUT /v1/subscriptions/{id}/steps`: the subscriber's own pipeline, in any format.
@@ -257,15 +325,14 @@ pub(super) async fn set_steps(
     caller: Caller,
     Path(id): Path<String>,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
     let id = path_id(&id, "subscription")?;
-    let it: StepsRequest = read_json(&api, &headers, body, &api.schemas.steps).await?;
+    let it: StepsRequest = read_json(&api, incoming, |it| &it.steps).await?;
     let it = manage::set_steps(&api.app, &tenant, id, it.steps).await?;
-    Ok(answer(StatusCode::OK, &document(&it)))
+    Ok(changed(&api, &caller, StatusCode::OK, move || document(&it)).await)
 }
 
 /// `PUT /v1/subscriptions/{id}/pace`: how deliveries are made, in any format.
@@ -274,15 +341,14 @@ pub(super) async fn set_pace(
     caller: Caller,
     Path(id): Path<String>,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
     let id = path_id(&id, "subscription")?;
-    let pace: Pace = read_json(&api, &headers, body, &api.schemas.pace).await?;
+    let pace: Pace = read_json(&api, incoming, |it| &it.pace).await?;
     let it = manage::set_pace(&api.app, &tenant, id, pace).await?;
-    Ok(answer(StatusCode::OK, &document(&it)))
+    Ok(changed(&api, &caller, StatusCode::OK, move || document(&it)).await)
 }
 
 /// `POST /v1/subscriptions/{id}/secret`: a new secret, shown this once. The old one signs beside it for

@@ -4,21 +4,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::auth::Caller;
+use super::exchange::Incoming;
 use super::problem::Problem;
 use super::trials::{Sample, given, sample_event};
-use super::{Api, answer, path_id, read_json, tenant};
+use super::{Api, built, path_id, read_json, tenant};
 use crate::delivery::delivery_id;
 use crate::dispatch;
 use crate::event::Event;
 use crate::formats::{Format, Refusal};
+use crate::manage::try_out;
 use crate::render::{self, Rendered, render};
 use crate::schemas;
 use crate::send::{Outcome, Phases, Sent};
@@ -30,7 +31,7 @@ use crate::wasm::StepRun;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TestRequest {
-    event: Option<Value>,
+    event: Option<Box<RawValue>>,
     #[serde(rename = "type")]
     event_type: Option<String>,
 }
@@ -41,20 +42,19 @@ pub(super) async fn send(
     caller: Caller,
     Path(id): Path<String>,
     Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:write")?;
     let tenant = tenant(&api, &caller, &query).await?;
     let id = path_id(&id, "subscription")?;
-    let it: TestRequest = read_json(&api, &headers, body, &api.schemas.test).await?;
+    let it: TestRequest = read_json(&api, incoming, |it| &it.test).await?;
     let found = api.app.store.subscription(&tenant, id).await?;
     let subscription = Arc::new(found.ok_or_else(|| Problem::not_found("subscription"))?);
     let event = match (it.event, it.event_type) {
         (Some(event), _) => event,
         (None, event_type) => sample(&subscription, event_type)?,
     };
-    let event = given(&api.app, Some(&tenant), &event)?;
+    let event = given(&api, Some(&tenant), event).await?;
     let (rendered, runs) = rendered(&api, &subscription, &event).await?;
     let mut document = json!({
         "event": trial::structured(&event, &event.content),
@@ -71,11 +71,14 @@ pub(super) async fn send(
             document["requests"] = json!(requests);
         }
     }
-    Ok(answer(StatusCode::OK, &document))
+    Ok(built(&api, &caller, move || document).await?)
 }
 
 /// The sample of a type, or of the first type that the subscription wants and that has one.
-fn sample(subscription: &Subscription, event_type: Option<String>) -> Result<Value, Problem> {
+fn sample(
+    subscription: &Subscription,
+    event_type: Option<String>,
+) -> Result<Box<RawValue>, Problem> {
     let format = subscription.format.to_owned();
     if let Some(event_type) = event_type {
         return sample_event(&Sample { format, event_type });
@@ -92,13 +95,14 @@ fn sample(subscription: &Subscription, event_type: Option<String>) -> Result<Val
     }
     // Our own format has events of any kind.
     let event_type = subscription.filters.iter().find(|it| it.types.is_exact());
-    Ok(json!({
+    let event = json!({
         "specversion": "1.0",
         "id": uuid::Uuid::now_v7(),
         "source": "/hookyard/test",
         "type": event_type.map_or("hookyard-test", |it| it.types.as_str()),
         "data": {"test": true},
-    }))
+    });
+    Ok(serde_json::value::to_raw_value(&event).expect("an event is JSON"))
 }
 
 async fn rendered(
@@ -111,13 +115,12 @@ async fn rendered(
             (Arc::clone(&api.app), Arc::clone(subscription), Arc::clone(event));
         move || {
             let format = app.format(subscription.format);
-            render(&app.runtime, format, &event, &subscription.rendering)
+            let bytes_max = app.settings.delivery_bytes_max;
+            render(&app.runtime, format, &event, &subscription.rendering, bytes_max)
         }
     };
-    let rendered = api.app.workers.ask(&subscription.tenant, 0, work).await;
-    let rendered = rendered.and_then(Result::ok);
-    let unavailable = || Refusal::Unavailable("the plugins could not be run; try again".to_owned());
-    Ok(rendered.ok_or_else(unavailable)?)
+    let rendered = try_out(&api.app, &subscription.tenant, event.content.bytes(), work).await?;
+    Ok(rendered.map_err(|fault| Refusal::Unavailable(fault.to_string()))?)
 }
 
 fn run(it: &StepRun) -> Value {
@@ -186,7 +189,7 @@ fn add_outcome(shown: &mut Value, format: &dyn Format, outcome: Outcome) {
             shown["status"] = json!(status);
             shown["answer"] = json!(String::from_utf8_lossy(&answer));
         }
-        Outcome::Unreachable(reason) | Outcome::NotSent(reason) => {
+        Outcome::Unreachable(reason) | Outcome::NotSent(reason) | Outcome::Broken(reason) => {
             shown["success"] = json!(false);
             shown["error"] = json!(reason);
         }

@@ -4,22 +4,24 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::channel::{Channel, Sender};
+use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Caller;
+use super::exchange::Incoming;
+use super::lines::{self, Lines};
 use super::problem::Problem;
-use super::{Api, answer, path_id, plugins, read_json, tenant};
+use super::{Api, answer, built, path_id, plugins, read_json, tenant, work};
 use crate::app::App;
 use crate::clock;
 use crate::event::{Event, Tenant, Violation};
+use crate::fair::Busy;
 use crate::formats::Refusal;
 use crate::index::Index;
 use crate::manage;
@@ -29,13 +31,15 @@ use crate::render::Rendering;
 use crate::schemas;
 use crate::subscription::{State as Delivering, StepRef, Subscription};
 use crate::trial::{self, Shadow, Totals, Trial, Verdict};
+use crate::wasm::Step;
 
 type Parameters = Query<HashMap<String, String>>;
 
 /// How many stored events are looked through for some that a subscription wants.
 const SCANNED_MAX: usize = 50_000;
-/// How many of them at a time.
-const PAGE: usize = 200;
+/// How many of them at a time: each may be a megabyte.
+const PAGE: usize = 16;
+const LINE_PART_BYTES: usize = 64 << 10;
 /// How many comparisons are made unless the call says so.
 const COMPARED: usize = 100;
 const MINUTE_MS: i64 = 60_000;
@@ -47,7 +51,7 @@ struct TryRequest {
     digest: Option<Digest>,
     #[serde(default = "empty_object")]
     config: Value,
-    event: Option<Value>,
+    event: Option<Box<RawValue>>,
     event_id: Option<Uuid>,
     sample: Option<Sample>,
 }
@@ -70,11 +74,10 @@ pub(super) async fn try_plugin(
     caller: Caller,
     Path(plugin): Path<String>,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("plugins:read")?;
-    let it: TryRequest = read_json(&api, &headers, body, &api.schemas.try_plugin).await?;
+    let it: TryRequest = read_json(&api, incoming, |it| &it.try_plugin).await?;
     let owner = plugins::owner(&api, &caller, &query).await?;
     let name = plugins::name(plugin)?;
     let versions = api.app.store.plugin_versions(owner.as_ref(), &name).await?;
@@ -83,17 +86,14 @@ pub(super) async fn try_plugin(
         .find(|version| it.digest.map_or(version.current, |digest| version.digest == digest))
         .ok_or_else(|| Problem::not_found("version of this plugin"))?;
     let event = match (it.event, it.event_id, it.sample) {
-        (Some(event), None, None) => given(&api.app, owner.as_ref(), &event)?,
+        (Some(event), None, None) => given(&api, owner.as_ref(), event).await?,
         (None, Some(id), None) => {
             caller.require("deliveries:read")?;
             let tenant = owner.as_ref().ok_or_else(|| Problem::not_found("event"))?;
             let event = api.app.store.event(tenant, id).await?;
             event.ok_or_else(|| Problem::not_found("event, or its data are no longer kept"))?
         }
-        (None, None, Some(sample)) => {
-            let event = sample_event(&sample)?;
-            given(&api.app, owner.as_ref(), &event)?
-        }
+        (None, None, Some(sample)) => given(&api, owner.as_ref(), sample_event(&sample)?).await?,
         _ => {
             let detail = "must have one of `event`, `event_id` and `sample`, and not more";
             return Err(Refusal::Invalid(vec![Violation::new("", detail)]).into());
@@ -101,18 +101,22 @@ pub(super) async fn try_plugin(
     };
     let payer = &event.tenant;
     let step = manage::check_configuration(&api.app, payer, &version, "", &it.config).await?;
-    let step = step.map_err(Refusal::Invalid)?;
+    let step = step.map_err(Refusal::Invalid)?.step;
     let trial = {
         let (runtime, event) = (Arc::clone(&api.app.measuring), Arc::clone(&event));
-        api.app.workers.ask(payer, 0, move || trial::try_step(&runtime, &event, &step)).await
+        let bytes = event.content.bytes() + step.config.len();
+        let work = move || trial::try_step(&runtime, &event, &step);
+        manage::try_out(&api.app, payer, bytes, work).await?
     };
-    let trial =
-        trial.ok_or_else(|| Refusal::Unavailable("the plugin could not be tried".into()))?;
     let trial = trial.map_err(|fault| Refusal::Unavailable(fault.to_string()))?;
-    let mut body = document(&event, trial);
-    body["digest"] = json!(version.digest);
-    body["budget"] = plugins::budget(&api.app);
-    Ok(answer(StatusCode::OK, &body))
+    let budget = plugins::budget(&api.app);
+    let shown = move || {
+        let mut body = document(&event, trial);
+        body["digest"] = json!(version.digest);
+        body["budget"] = budget;
+        body
+    };
+    Ok(built(&api, &caller, shown).await?)
 }
 
 fn document(event: &Event, trial: Trial) -> Value {
@@ -137,15 +141,25 @@ fn document(event: &Event, trial: Trial) -> Value {
 }
 
 /// An event that is only tried: it is in the form in which it would be published.
-pub(super) fn given(
-    app: &App,
+pub(super) async fn given(
+    api: &Arc<Api>,
     tenant: Option<&Tenant>,
-    event: &Value,
+    event: Box<RawValue>,
 ) -> Result<Arc<Event>, Problem> {
+    let (app, owner) = (Arc::clone(&api.app), tenant.cloned());
+    let read = {
+        let tenant = owner.clone();
+        move || read_given(&app, tenant, event.get())
+    };
+    work(api, owner, read).await?
+}
+
+fn read_given(app: &App, tenant: Option<Tenant>, event: &str) -> Result<Arc<Event>, Problem> {
     let below = |it: Violation| Violation::new(format!("/event/{}", it.field), it.detail);
     let wrong =
         |violations: Vec<Violation>| Refusal::Invalid(violations.into_iter().map(below).collect());
-    let sent = structured(Bytes::from(event.to_string())).map_err(|refusal| match refusal {
+    let sent = structured(Bytes::copy_from_slice(event.as_bytes()));
+    let sent = sent.map_err(|refusal| match refusal {
         Refusal::Invalid(violations) => wrong(violations),
         other => other,
     })?;
@@ -156,7 +170,7 @@ pub(super) fn given(
     let nobody = || Tenant::new("nobody").expect("it is a name");
     Ok(Arc::new(Event {
         id: Uuid::now_v7(),
-        tenant: tenant.cloned().unwrap_or_else(nobody),
+        tenant: tenant.unwrap_or_else(nobody),
         format: format.name(),
         content: Arc::new(content),
         alternate_ids,
@@ -166,11 +180,11 @@ pub(super) fn given(
 }
 
 /// The sample of a type, as it would be published.
-pub(super) fn sample_event(sample: &Sample) -> Result<Value, Problem> {
+pub(super) fn sample_event(sample: &Sample) -> Result<Box<RawValue>, Problem> {
     let folder = format!("{}/samples", sample.format);
     let found = schemas::folder(&folder).find(|(name, _)| *name == sample.event_type);
     let (_, text) = found.ok_or_else(|| Problem::not_found("sample"))?;
-    Ok(serde_json::from_str(text).expect("a sample is JSON"))
+    Ok(RawValue::from_string(text.to_owned()).expect("a sample is JSON"))
 }
 
 /// A body that fits `schemas/plugins/compare.json`.
@@ -188,28 +202,42 @@ pub(super) async fn compare(
     caller: Caller,
     Path(id): Path<String>,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:read")?;
     caller.require("deliveries:read")?;
-    let it: CompareRequest = read_json(&api, &headers, body, &api.schemas.compare).await?;
+    let exchange = Arc::clone(&incoming.exchange);
+    let it: CompareRequest = read_json(&api, incoming, |it| &it.compare).await?;
     let subscription = subscription(&api, &caller, &id, &query).await?;
+    exchange.stream(&caller)?;
     let proposed = manage::subscriptions::proposed(&api.app, &subscription, it.steps).await?;
-    let (lines, channel) = Channel::<Bytes>::new(64);
-    let comparing = Comparing {
-        app: Arc::clone(&api.app),
-        subscription: Arc::new(subscription),
-        proposed: Arc::new(proposed),
-        wanted: it.events.unwrap_or(COMPARED),
-        lines,
-    };
+    wait_for_code(&api.app, &subscription, &proposed).await?;
+    let (app, wanted) = (Arc::clone(&api.app), it.events.unwrap_or(COMPARED));
+    let (subscription, proposed) = (Arc::new(subscription), Arc::new(proposed));
     // Ends with its last event, or when nobody reads its lines any more.
-    tokio::spawn(comparing.run());
-    let mut response = Body::new(channel).into_response();
+    let body = lines::read(|lines| async move {
+        Comparing { app, subscription, proposed, wanted, lines }.run().await;
+        Ok(())
+    });
+    let mut response = body.into_response();
     let media_type = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     Ok(response)
+}
+
+/// Whoever compares gets lines or a refusal, and not a refusal as the first line.
+async fn wait_for_code(
+    app: &App,
+    subscription: &Subscription,
+    proposed: &Rendering,
+) -> Result<(), Refusal> {
+    let (runtime, tenant) = (Arc::clone(&app.measuring), Some(subscription.tenant.clone()));
+    let steps: Arc<[Step]> =
+        subscription.rendering.steps.iter().chain(&proposed.steps).cloned().collect();
+    let work = move || runtime.ready(&steps, &tenant);
+    // What is wrong with a plugin is a part of the comparison.
+    let _ = manage::try_out(app, &subscription.tenant, 0, work).await?;
+    Ok(())
 }
 
 struct Comparing {
@@ -217,22 +245,19 @@ struct Comparing {
     subscription: Arc<Subscription>,
     proposed: Arc<Rendering>,
     wanted: usize,
-    lines: Sender<Bytes>,
+    lines: Lines,
 }
 
 impl Comparing {
-    async fn run(mut self) {
+    async fn run(self) {
         let last = match self.events().await {
-            Ok(Some(totals)) => json!({"totals": totals}),
-            Ok(None) => return,
+            Ok(totals) => json!({"totals": totals}),
             Err(why) => json!({"error": why}),
         };
-        // There may be nobody any more.
-        let _ = self.line(&last).await;
+        self.line(last.to_string()).await;
     }
 
-    /// None when nobody reads the lines any more.
-    async fn events(&mut self) -> Result<Option<Totals>, String> {
+    async fn events(&self) -> Result<Totals, String> {
         let mut index = Index::default();
         // As if it had always been as it is now.
         let always =
@@ -253,35 +278,41 @@ impl Comparing {
                 left -= 1;
                 let (change, line) = self.compare(it.event).await?;
                 totals.count(change);
-                if !self.line(&line).await {
-                    return Ok(None);
-                }
+                self.line(line).await;
             }
         }
-        Ok(Some(totals))
+        Ok(totals)
     }
 
-    async fn compare(&self, event: Arc<Event>) -> Result<(trial::Change, Value), String> {
+    async fn compare(&self, event: Arc<Event>) -> Result<(trial::Change, String), String> {
         let app = Arc::clone(&self.app);
         let (subscription, proposed) = (Arc::clone(&self.subscription), Arc::clone(&self.proposed));
+        let bytes = event.content.bytes();
         let work = move || {
             let format = app.format(subscription.format);
             let present = &subscription.rendering;
-            let found = trial::compare(&app.measuring, format, &event, present, &proposed);
+            let bytes_max = app.settings.delivery_bytes_max;
+            let found =
+                trial::compare(&app.measuring, format, &event, present, &proposed, bytes_max);
             found.map(|it| {
                 let mut line = json!(it);
                 line["event"] = json!(event.id);
                 line["type"] = json!(event.content.attributes.event_type);
-                (it.change, line)
+                (it.change, line.to_string())
             })
         };
-        let compared = self.app.workers.ask(&self.subscription.tenant, 0, work).await;
-        let compared = compared.ok_or("comparing failed, or there is too much to do; try again")?;
+        let compared = manage::try_out(&self.app, &self.subscription.tenant, bytes, work).await;
+        let compared = compared.map_err(|refusal| refusal.to_string())?;
         compared.map_err(|fault| fault.to_string())
     }
 
-    async fn line(&mut self, line: &Value) -> bool {
-        self.lines.send_data(Bytes::from(format!("{line}\n"))).await.is_ok()
+    /// A long line goes in pieces of itself, which are not copied.
+    async fn line(&self, mut line: String) {
+        line.push('\n');
+        let line = Bytes::from(line);
+        for at in (0..line.len()).step_by(LINE_PART_BYTES) {
+            self.lines.send(line.slice(at..line.len().min(at + LINE_PART_BYTES))).await;
+        }
     }
 }
 
@@ -301,23 +332,26 @@ pub(super) async fn begin_shadow(
     caller: Caller,
     Path(id): Path<String>,
     Query(query): Parameters,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("subscriptions:write")?;
-    let it: ShadowRequest = read_json(&api, &headers, body, &api.schemas.shadow).await?;
+    let it: ShadowRequest = read_json(&api, incoming, |it| &it.shadow).await?;
     let subscription = subscription(&api, &caller, &id, &query).await?;
     let steps = it.steps.clone();
     let proposed = manage::subscriptions::proposed(&api.app, &subscription, it.steps).await?;
     let now_ms = clock::now_ms();
     let ends_at_ms = now_ms + it.minutes.unwrap_or(60) * MINUTE_MS;
     let percent = it.percent.unwrap_or(10);
-    let shadow = Shadow::new(steps, proposed, percent, now_ms, ends_at_ms);
+    let tenant = subscription.tenant.clone();
+    let shadow = Shadow::new(tenant, steps, proposed, percent, now_ms, ends_at_ms);
     let report = shadow.report();
-    if !api.app.shadows.begin(subscription.id, shadow) {
-        let detail = "there are as many shadows as there can be; end one, or try again later";
-        return Err(Problem::new(StatusCode::CONFLICT, "too-many-shadows", detail));
-    }
+    api.app.shadows.begin(subscription.id, shadow).map_err(|busy| {
+        let detail = match busy {
+            Busy::Own => "you have as many shadows as one tenant may have; end one of them",
+            Busy::All => "there are as many shadows as there can be; try again later",
+        };
+        Problem::new(StatusCode::CONFLICT, "too-many-shadows", detail)
+    })?;
     Ok(answer(StatusCode::CREATED, &report))
 }
 
@@ -332,7 +366,7 @@ pub(super) async fn read_shadow(
     let subscription = subscription(&api, &caller, &id, &query).await?;
     let shadow = api.app.shadows.get(subscription.id);
     let shadow = shadow.ok_or_else(|| Problem::not_found("shadow"))?;
-    Ok(answer(StatusCode::OK, &shadow.report()))
+    Ok(built(&api, &caller, move || shadow.report()).await?)
 }
 
 /// `DELETE /v1/subscriptions/{id}/shadow`

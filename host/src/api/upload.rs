@@ -5,26 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Multipart, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Path, Query, State};
 use axum::response::Response;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::auth::Caller;
+use super::exchange::Incoming;
 use super::plugins::{CONTENT_DIGEST, document, if_match, name, owner, refused};
 use super::problem::Problem;
-use super::{Api, answer, read_body};
+use super::{Api, answer, work};
 use crate::event::Violation;
+use crate::fair::Busy;
 use crate::formats::Refusal;
-use crate::manage::Busy;
 use crate::manage::plugins::{File, upload as make};
 use crate::plugin::Digest;
 
 /// How long a file may take to come: while it does, it has one of few places.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How many fields of a form may come before the one with the file.
+const FIELDS_MAX: usize = 16;
 const MEDIA_TYPES: &str = "`application/wasm`, `text/javascript` for a script, or a form \
      (`multipart/form-data`) with one of them in its field `file`";
 
@@ -34,28 +38,36 @@ pub(super) async fn upload(
     caller: Caller,
     Path(plugin): Path<String>,
     Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
-    body: Body,
+    mut incoming: Incoming,
 ) -> Result<Response, Problem> {
     caller.require("plugins:write")?;
     let owner = owner(&api, &caller, &query).await?;
     let plugin = name(plugin)?;
+    let headers = incoming.headers.clone();
     let expected = if_match(&headers)?;
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let is_form = media_type.is_some_and(|it| essence(it) == "multipart/form-data");
     let kind = if is_form { None } else { Some(kind(media_type)?) };
-    let _upload = api.app.uploads.begin(owner.as_ref()).map_err(busy)?;
-    let body = read_body(body, &headers, api.app.settings.plugin_upload_bytes_max);
+    let _upload = api.app.uploads.begin(&owner).map_err(busy)?;
+    let body = incoming.read(api.app.settings.plugin_upload_bytes_max);
     let body = timeout(PATIENCE, body).await.map_err(|_| {
         let detail = format!("the body did not come within {} s", PATIENCE.as_secs());
         Refusal::Malformed(detail)
     })?;
     let body = body.map_err(too_large)?;
-    let (kind, file) = match kind {
-        Some(kind) => (kind, body),
-        None => file_of_form(headers.clone(), body).await?,
+    let (kind, file) = {
+        let owner = owner.clone();
+        let runtime = Handle::current();
+        let check = move || {
+            let (kind, file) = match kind {
+                Some(kind) => (kind, body),
+                None => runtime.block_on(file_of_form(headers.clone(), body))?,
+            };
+            check_digest(&headers, &file)?;
+            Ok::<_, Problem>((kind, file))
+        };
+        work(&api, owner, check).await??
     };
-    check_digest(&headers, &file)?;
     let file = kind(file);
     let (version, uploaded) =
         make(&api.app, owner.as_ref(), &plugin, file, expected).await.map_err(refused)?;
@@ -112,12 +124,19 @@ async fn file_of_form(
         |it: &dyn std::fmt::Display| Refusal::Malformed(format!("the form is broken: {it}"));
     let mut request = Request::new(Body::from(body));
     *request.headers_mut() = headers;
-    // The size has been checked.
+    // The size has been checked; axum has a limit of its own, which is less.
+    DefaultBodyLimit::disable().apply(&mut request);
     let mut form = Multipart::from_request(request, &()).await.map_err(|err| wrong(&err))?;
+    let mut others = 0;
     while let Some(field) = form.next_field().await.map_err(|err| wrong(&err))? {
         if field.name() == Some("file") {
             let kind = kind(field.content_type())?;
             return Ok((kind, field.bytes().await.map_err(|err| wrong(&err))?));
+        }
+        others += 1;
+        if others > FIELDS_MAX {
+            let detail = format!("must be one of the first {FIELDS_MAX} fields of the form");
+            return Err(Refusal::Invalid(vec![Violation::new("file", detail)]));
         }
     }
     let detail = "is missing: a form has the plugin in its field `file`";

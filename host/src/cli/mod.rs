@@ -49,7 +49,8 @@ enum Command {
 /// Opens the store of a router, for use beside it or without it.
 fn shared_store(settings: &Settings) -> anyhow::Result<Sqlite> {
     let signals = Signals { accepted: Box::new(|_| ()), changed: Box::new(|| ()) };
-    Sqlite::open(settings.sqlite_path()?, server_key(settings)?, Sharing::Shared, signals)
+    let (path, key) = (settings.sqlite_path()?, server_key(settings)?);
+    Sqlite::open(path, key, Sharing::Shared, settings.quotas(), signals)
 }
 
 impl Cli {
@@ -75,6 +76,8 @@ impl Cli {
                 Command::CompilePlugin => unreachable!("it needs no runtime"),
             }
         });
+        // A thread that waits for a disk is not waited for.
+        runtime.shutdown_background();
         match ended {
             Err(err) if err.is::<print::Unread>() => Ok(()),
             ended => ended,

@@ -30,16 +30,21 @@ impl Serve {
         let server = Server::start(settings).await?;
         // A router is one even where nobody reads this.
         say!("hookyard listens on http://{}", server.address()).ok();
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let failure = tokio::select! {
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => None,
+            why = server.failure() => Some(why),
+        };
         tracing::info!("stops; a second signal ends it at once");
-        tokio::select! {
-            () = server.stop() => {}
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        let all_ended = tokio::select! {
+            all_ended = server.stop() => all_ended,
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+        };
+        if let Some(why) = failure {
+            anyhow::bail!("{why}");
         }
+        anyhow::ensure!(all_ended, "not everything has ended within `shutdown-ms`");
         Ok(())
     }
 }

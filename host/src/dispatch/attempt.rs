@@ -75,6 +75,7 @@ pub(crate) async fn request(
         now_ms: at_ms,
     });
     Ok(Request {
+        tenant: subscription.tenant.clone(),
         url: subscription.url.clone(),
         content_type: body.content_type,
         headers,

@@ -5,16 +5,16 @@ use std::collections::VecDeque;
 use uuid::Uuid;
 
 use super::Dispatcher;
-use super::lane::weight;
 use crate::delivery::DeliveryState;
 
 impl Dispatcher {
     /// A delivery leaves memory and waits in the store.
     pub(super) fn put_back(&mut self, id: Uuid, due_ms: i64) {
         let open = self.open.remove(&id).expect("a delivery that is put back is open");
+        self.bodies.let_go(&open.tenant, &open.body);
         let mut delivery = open.delivery;
         delivery.due_at_ms = Some(due_ms);
-        self.due(delivery.subscription_id, due_ms);
+        self.due(&open.tenant, delivery.subscription_id, due_ms);
         self.record(open.tenant, open.event_seq, delivery, open.unrecorded, false);
     }
 
@@ -28,6 +28,7 @@ impl Dispatcher {
     pub(super) fn cancel_lane(&mut self, subscription: Uuid) {
         for id in self.empty_lane(subscription) {
             let mut open = self.open.remove(&id).expect("a queued delivery is open");
+            self.bodies.let_go(&open.tenant, &open.body);
             open.delivery.state = DeliveryState::Cancelled;
             self.record(open.tenant, open.event_seq, open.delivery, open.unrecorded, false);
         }
@@ -35,11 +36,6 @@ impl Dispatcher {
 
     fn empty_lane(&mut self, subscription: Uuid) -> VecDeque<Uuid> {
         let lane = self.lanes.get_mut(&subscription).expect("the lane has its turn");
-        let queue = std::mem::take(&mut lane.queue);
-        for id in &queue {
-            let body = self.open.get(id).and_then(|open| open.body.as_ref());
-            self.bytes -= body.map_or(0, weight);
-        }
-        queue
+        std::mem::take(&mut lane.queue)
     }
 }

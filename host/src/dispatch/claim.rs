@@ -5,18 +5,24 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::settle::OURS_AGAIN_MS;
-use crate::app::{App, Ready};
+use crate::app::App;
 use crate::clock;
 use crate::delivery::{Delivery, DeliveryState, Reason, delivery_id};
 use crate::event::{Event, Tenant};
 use crate::health::Who;
+use crate::inbox::Ready;
+use crate::marks::{self, Slot, Work};
 use crate::plugin::Digest;
 use crate::render::{Body, Rendered, Rendering, render};
 use crate::store::{Claim, Due, Record};
 use crate::wasm::{self, Fault, StepRun};
 
+/// How long a delivery that misses the code of a plugin waits before there is another look.
+const NOT_READY_MS: i64 = 500;
+
 /// What a claim comes to.
 pub(super) struct Claimed {
+    pub(super) tenant: Tenant,
     pub(super) subscription: Uuid,
     pub(super) ready: Vec<Ready>,
     /// Deliveries that cannot be made, or not now.
@@ -26,11 +32,17 @@ pub(super) struct Claimed {
 }
 
 /// Takes up to `limit` deliveries.
-pub(super) async fn claim(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
-    let claimed = tokio::spawn(take(app, subscription, limit)).await;
+pub(super) async fn claim(
+    app: Arc<App>,
+    tenant: Tenant,
+    subscription: Uuid,
+    limit: usize,
+) -> Claimed {
+    let claimed = tokio::spawn(take(app, tenant.clone(), subscription, limit)).await;
     claimed.unwrap_or_else(|err| {
         tracing::error!(%subscription, %err, "fetching deliveries panicked");
         Claimed {
+            tenant,
             subscription,
             ready: Vec::new(),
             records: Vec::new(),
@@ -39,15 +51,25 @@ pub(super) async fn claim(app: Arc<App>, subscription: Uuid, limit: usize) -> Cl
     })
 }
 
-async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
-    let mut claimed =
-        Claimed { subscription, ready: Vec::new(), records: Vec::new(), next_due_ms: None };
+async fn take(app: Arc<App>, tenant: Tenant, subscription: Uuid, limit: usize) -> Claimed {
+    let mut claimed = Claimed {
+        tenant: tenant.clone(),
+        subscription,
+        ready: Vec::new(),
+        records: Vec::new(),
+        next_due_ms: None,
+    };
     let now_ms = clock::now_ms();
+    if misses_code(&app, subscription) {
+        // Whatever was taken would only have to be given back.
+        claimed.next_due_ms = Some(now_ms + NOT_READY_MS);
+        return claimed;
+    }
     let order_wait_ms = app
         .subscription(subscription)
         .and_then(|it| Some(i64::from(it.pace.order.as_ref()?.wait_seconds) * 1_000));
     let Claim { due, next_ms } =
-        match app.store.claim(subscription, now_ms, limit, order_wait_ms).await {
+        match app.store.claim(&tenant, subscription, now_ms, limit, order_wait_ms).await {
             Ok(claim) => claim,
             Err(err) => {
                 tracing::warn!(%subscription, %err, "cannot fetch deliveries; trying again");
@@ -71,10 +93,16 @@ async fn take(app: Arc<App>, subscription: Uuid, limit: usize) -> Claimed {
     claimed.next_due_ms = next_ms.into_iter().chain(put_off).min();
     if is_new {
         // From its first attempt on, a body is the same for ever: through a crash as well.
-        app.store.record(std::mem::take(&mut claimed.records)).await;
-        app.store.flush().await;
+        app.store.record(std::mem::take(&mut claimed.records));
+        app.store.flush_of(&tenant).await;
     }
     claimed
+}
+
+/// Whether code that the subscription runs is being made.
+fn misses_code(app: &App, subscription: Uuid) -> bool {
+    app.subscription(subscription)
+        .is_some_and(|it| app.runtime.is_waiting_for(&it.rendering.steps, &Some(it.tenant.clone())))
 }
 
 /// Makes one delivery ready, or a record of why it is not.
@@ -89,9 +117,12 @@ async fn take_one(app: &Arc<App>, mut it: Due, claimed: &mut Claimed) {
     let made = match app.subscription(subscription) {
         None => Err(cancelled(it)),
         Some(present) if !had_body => {
-            // It was held before it was rendered: there is no body yet that has to stay as it is.
-            it.delivery.rendering = present.rendering_hash;
-            it.rendering = Arc::clone(&present.rendering);
+            // It was held before it was rendered: there is no body yet that has to stay as it is. What only
+            // missed the code of a plugin is rendered as if that had been there.
+            if !was_put_off(&it.delivery) {
+                it.delivery.rendering = present.rendering_hash;
+                it.rendering = Arc::clone(&present.rendering);
+            }
             match app.health.quarantine_of(subscription) {
                 Some(quarantine) if runs(&it.rendering, quarantine.plugin) => Err(held(it)),
                 _ => make_again(app, it, &mut claimed.records).await,
@@ -119,6 +150,10 @@ async fn take_one(app: &Arc<App>, mut it: Due, claimed: &mut Claimed) {
         }
         Err(delivery) => claimed.records.push(record(delivery)),
     }
+}
+
+fn was_put_off(delivery: &Delivery) -> bool {
+    delivery.reason.as_ref().is_some_and(|it| wasm::is_ours(&it.code))
 }
 
 fn runs(rendering: &Rendering, plugin: Digest) -> bool {
@@ -163,26 +198,30 @@ async fn make_again(
         let reason = Reason::new("data-expired", "the event's data are no longer kept");
         return failed(delivery, reason);
     };
-    let rendered = render_on_worker(app, &due.tenant, Arc::clone(&event), due.rendering).await;
-    let mut plugins_us = None;
-    let rendered = match rendered {
-        Some(Ok((rendered, runs))) => {
-            plugins_us = wasm::time_us(&runs);
-            let (tenant, subscription) = (&due.tenant, delivery.subscription_id);
-            let who = Who { tenant, subscription, event: event.id };
-            let lines = app.count_runs(who, &rendered, runs).await;
-            // A retry writes what was kept when the event was first rendered.
-            if delivery.body.is_none() {
-                records.extend(lines.into_iter().map(|it| Record::Log(Box::new(it))));
-            }
-            Some(Ok(rendered))
-        }
-        Some(Err(fault)) => Some(Err(fault)),
-        None => None,
+    let subscription = delivery.subscription_id;
+    if app.set_aside.has(event.id, delivery.rendering) {
+        return failed(delivery, marks::set_aside_reason());
+    }
+    let rendering = (delivery.rendering, due.rendering);
+    let rendered = render_on_worker(app, &due.tenant, Arc::clone(&event), rendering).await;
+    let (rendered, runs) = match rendered {
+        Some(Ok(rendered)) => rendered,
+        Some(Err(fault)) => return Err(put_off(delivery, Some(&fault))),
+        None => return Err(put_off(delivery, None)),
     };
+    let plugins_us = wasm::time_us(&runs);
+    let who = Who { tenant: &due.tenant, subscription, event: event.id };
+    let (lines, begins) = app.count_runs(who, &rendered, runs);
+    if let Some(quarantine) = begins {
+        app.begin_quarantine(quarantine).await;
+    }
+    // A retry writes what was kept when the event was first rendered.
+    if delivery.body.is_none() {
+        records.extend(lines.into_iter().map(|it| Record::Log(Box::new(it))));
+    }
     let part = usize::from(delivery.part);
     match rendered {
-        Some(Ok(Rendered::Bodies(mut bodies))) if part < bodies.len() => {
+        Rendered::Bodies(mut bodies) if part < bodies.len() => {
             let digest = Digest::of(&bodies[part].bytes);
             if delivery.body.is_some_and(|first| first != digest) {
                 let reason =
@@ -190,16 +229,19 @@ async fn make_again(
                 return failed(delivery, reason);
             }
             let others = match delivery.body.replace(digest) {
-                None => other_parts(app, &event, &delivery, &bodies).await,
+                None => {
+                    delivery.reason = None;
+                    other_parts(app, &event, &delivery, &bodies).await
+                }
                 Some(_) => Vec::new(),
             };
             let body = bodies.swap_remove(part);
             Ok(Made { delivery, body, others, plugins_us })
         }
-        Some(Ok(Rendered::Bodies(_))) => {
+        Rendered::Bodies(_) => {
             failed(delivery, Reason::new("body-changed", "the event has no such part any more"))
         }
-        Some(Ok(Rendered::Filtered(reason))) => {
+        Rendered::Filtered(reason) => {
             let (subscription, at_ms) = (delivery.subscription_id, clock::now_ms());
             let tenant = due.tenant;
             records.push(Record::Filtered { tenant, subscription, at_ms });
@@ -207,12 +249,21 @@ async fn make_again(
             delivery.reason = Some(reason);
             Err(Box::new(delivery))
         }
-        Some(Ok(Rendered::Failed(reason))) => failed(delivery, reason),
-        Some(Err(_)) | None => {
-            delivery.due_at_ms = Some(clock::now_ms() + OURS_AGAIN_MS);
-            Err(Box::new(delivery))
-        }
+        Rendered::Failed(reason) => failed(delivery, reason),
     }
+}
+
+/// The delivery cannot be made now, for a fault of ours or because there is no room to make it.
+fn put_off(mut delivery: Delivery, fault: Option<&Fault>) -> Box<Delivery> {
+    let wait_ms = match fault {
+        Some(Fault::NotReady(_)) => NOT_READY_MS,
+        Some(_) | None => OURS_AGAIN_MS,
+    };
+    if let (Some(fault), None) = (fault, delivery.body) {
+        delivery.reason = Some(Reason::new(fault.code(), fault.to_string()));
+    }
+    delivery.due_at_ms = Some(clock::now_ms() + wait_ms);
+    Box::new(delivery)
 }
 
 /// The deliveries of the parts that nobody knows yet, due at once.
@@ -242,12 +293,21 @@ async fn render_on_worker(
     app: &Arc<App>,
     tenant: &Tenant,
     event: Arc<Event>,
-    rendering: Arc<Rendering>,
+    rendering: (Digest, Arc<Rendering>),
 ) -> Option<Result<(Rendered, Vec<StepRun>), Fault>> {
     let bytes = event.content.data_bytes();
+    let (hash, rendering) = rendering;
     let work = {
         let app = Arc::clone(app);
-        move || render(&app.runtime, app.format(&rendering.format), &event, &rendering)
+        move |slot: &mut Slot| {
+            slot.mark(Work { event: event.id, rendering: Some(hash) });
+            crate::fault::point("rendering again");
+            let (format, bytes_max) =
+                (app.format(&rendering.format), app.settings.delivery_bytes_max);
+            let rendered = render(&app.runtime, format, &event, &rendering, bytes_max);
+            slot.clear();
+            rendered
+        }
     };
-    app.workers.ask(tenant, bytes, work).await
+    app.workers.ask(&Some(tenant.clone()), bytes, work).await
 }

@@ -27,7 +27,7 @@ pub(super) fn went(format: &dyn Format, outcome: &Outcome) -> Option<Went> {
             Some(Went::Badly)
         }
         Outcome::Answered { .. } => Some(Went::Refused),
-        Outcome::NotSent(_) => None,
+        Outcome::NotSent(_) | Outcome::Broken(_) => None,
     }
 }
 
@@ -87,7 +87,8 @@ impl Dispatcher {
             Turn::Begins(since) | Turn::Announce(since) => Some((since.at_ms, since.announced)),
             Turn::Disable(_) | Turn::Ends => None,
         };
-        self.records.push(Record::Failing { subscription, since });
+        let tenant_of = tenant.clone();
+        self.records.push(Record::Failing { tenant: tenant_of, subscription, since });
         match turn {
             Turn::None | Turn::Begins(_) | Turn::Ends => {}
             Turn::Announce(_) => {
@@ -117,7 +118,7 @@ impl Dispatcher {
             Effect::Remove => None,
         };
         let app = Arc::clone(&self.app);
-        self.effects.spawn(async move {
+        self.follow_ups.begin(tenant, async move {
             if let Err(err) =
                 manage::subscriptions::stop_delivering(&app, subscription, state).await
             {
@@ -131,11 +132,9 @@ impl Dispatcher {
 
     /// Announces that a delivery is dead, where anybody wants to know.
     pub(super) fn announce_dead(&mut self, tenant: &Tenant, about: Value) {
-        let (app, tenant) = (Arc::clone(&self.app), tenant.clone());
-        self.effects.spawn(async move {
-            if let Err(err) =
-                manage::announce_if_wanted(&app, &tenant, "delivery.dead", about).await
-            {
+        let (app, of) = (Arc::clone(&self.app), tenant.clone());
+        self.follow_ups.begin(tenant, async move {
+            if let Err(err) = manage::announce_if_wanted(&app, &of, "delivery.dead", about).await {
                 tracing::warn!(%err, "cannot announce a dead delivery");
             }
         });
@@ -149,9 +148,9 @@ impl Dispatcher {
         reason: Option<&Reason>,
     ) {
         let data = json!({"subscription": subscription, "reason": reason});
-        let (app, tenant) = (Arc::clone(&self.app), tenant.clone());
-        self.effects.spawn(async move {
-            if let Err(err) = manage::announce(&app, &tenant, what, data).await {
+        let (app, of) = (Arc::clone(&self.app), tenant.clone());
+        self.follow_ups.begin(tenant, async move {
+            if let Err(err) = manage::announce(&app, &of, what, data).await {
                 tracing::warn!(%subscription, %err, "cannot announce `{what}`");
             }
         });

@@ -152,11 +152,12 @@ impl Flow {
         }
     }
 
-    /// Whether there is nothing to remember: successes are soon made again.
+    /// Whether there is nothing to remember. Successes are remembered as long as failures: without them a few
+    /// failures of an endpoint that had nothing to do for a moment would be all that is known of it.
     pub(super) fn is_calm(&self, now_ms: i64) -> bool {
         let is_past = (self.newest + 1) * PART_MS + WINDOW_MS <= now_ms;
-        let has_failed = self.parts.iter().any(|(_, failures)| *failures > 0);
-        self.breaker == Breaker::Closed && (is_past || !has_failed)
+        let is_unknown = self.parts.iter().all(|(attempts, _)| *attempts == 0);
+        self.breaker == Breaker::Closed && (is_past || is_unknown)
     }
 
     /// Until when it gets nothing.
@@ -254,6 +255,20 @@ mod tests {
         flow.set_back(3_600_000);
         assert_eq!(flow.shut_until_ms(), Some(3_630_000));
         assert_eq!([flow.gate(0, 3_630_000), flow.gate(1, 3_630_000)], [Gate::Go, Gate::Enough]);
+    }
+
+    #[test]
+    fn successes_are_remembered_as_long_as_failures() {
+        let mut flow = Flow::default();
+        assert!(flow.is_calm(0));
+        for _ in 0..300 {
+            end(&mut flow, Went::Well, 0, 0);
+        }
+        assert!(!flow.is_calm(1_000), "the endpoint has nothing to do for a moment");
+        for _ in 0..10 {
+            assert_eq!(end(&mut flow, Went::Badly, 0, 290_000), Change::None, "these are 3 %");
+        }
+        assert!(flow.is_calm(1_000_000));
     }
 
     #[test]

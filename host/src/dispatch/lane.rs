@@ -6,10 +6,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::flow::Flow;
-use crate::app::Unrecorded;
 use crate::clock;
 use crate::delivery::Delivery;
 use crate::event::Tenant;
+use crate::inbox::{Ready, Unrecorded};
 use crate::render::Body;
 
 /// How many deliveries of a subscription wait in memory. The others wait in the store.
@@ -17,8 +17,9 @@ const QUEUE_MAX: usize = 256;
 /// So many times as many may wait while there is much room: the way through the store costs more.
 const ROOMY: usize = 8;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lane {
+    pub(super) tenant: Tenant,
     /// Deliveries in memory that wait for their turn.
     pub(super) queue: VecDeque<Uuid>,
     pub(super) in_flight: usize,
@@ -37,6 +38,20 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    pub(super) fn new(tenant: Tenant) -> Lane {
+        Lane {
+            tenant,
+            queue: VecDeque::new(),
+            in_flight: 0,
+            next_due_ms: None,
+            claiming: false,
+            waits: false,
+            flow: Flow::default(),
+            forgets_ms: 0,
+            rests_until_ms: 0,
+        }
+    }
+
     /// `is_roomy`: whether memory is mostly free.
     pub(super) fn is_full(&self, is_roomy: bool) -> bool {
         self.queue.len() >= self.queue_max() * if is_roomy { ROOMY } else { 1 }
@@ -89,22 +104,22 @@ impl Lane {
     }
 }
 
-/// What a delivery takes of memory while it waits: its body, and about a KiB around that.
-pub(super) fn weight(body: &Body) -> usize {
-    body.bytes.len() + 1_024
-}
-
 /// A delivery in memory.
 pub(super) struct Open {
     pub(super) tenant: Tenant,
     pub(super) event_seq: u64,
     pub(super) delivery: Delivery,
-    /// None while its attempt is out, and then how large it is.
-    pub(super) body: Option<Body>,
-    pub(super) size: usize,
-    /// It is about an event of our own.
+    pub(super) body: Body,
+    /// Its event was published by the router itself.
     pub(super) is_ours: bool,
     /// What the plugins took to make its body, in microseconds.
     pub(super) plugins_us: Option<u32>,
     pub(super) unrecorded: Option<Arc<Unrecorded>>,
+}
+
+impl Open {
+    pub(super) fn new(it: Ready) -> Open {
+        let Ready { tenant, event_seq, delivery, body, is_ours, plugins_us, unrecorded } = it;
+        Open { tenant, event_seq, delivery, body, is_ours, plugins_us, unrecorded }
+    }
 }

@@ -7,11 +7,14 @@
 mod alarms;
 mod attempt;
 mod back;
+mod bodies;
 mod claim;
+mod claims;
 mod effects;
 mod failing;
 mod fetch;
 mod flow;
+mod follow_ups;
 mod lane;
 mod pace;
 mod set_back;
@@ -20,29 +23,33 @@ mod turns;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::RngExt;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
-use crate::app::{App, Ready, Signal, Unrecorded};
+use crate::app::App;
 use crate::clock;
 use crate::delivery::{Delivery, DeliveryState, Reason};
 use crate::event::Tenant;
+use crate::inbox::{Ready, Taken, Unrecorded};
 use crate::send::{Outcome, Sent};
 use crate::store::Record;
 use crate::subscription::{State, Subscription};
+use crate::supervise::Stop;
 use alarms::Alarms;
 pub(crate) use attempt::request;
 use attempt::{Attempted, attempt};
-use claim::{Claimed, claim};
+use bodies::Bodies;
+use claims::Claims;
 use failing::{Failing, Since};
 use flow::Gate;
-use lane::{Lane, Open, weight};
+use follow_ups::FollowUps;
+use lane::{Lane, Open};
 use pace::Pace;
 use set_back::Watch;
 use settle::settle;
@@ -50,18 +57,21 @@ use turns::{Room, Turns};
 
 /// How long a first attempt may take before its delivery is recorded as pending.
 const UNRECORDED_MAX: Duration = Duration::from_millis(25);
-/// How many bytes of deliveries wait in memory. The others wait in the store.
+/// How many bytes of deliveries wait in memory, of all and of one tenant. The others wait in the store.
 const BYTES_MAX: usize = 64 << 20;
-/// How many signals are taken at a time.
-const SIGNALS_MAX: usize = 256;
+const OWN_BYTES_MAX: usize = BYTES_MAX / 2;
+/// How much of a kind is done in one round. Whatever there is more of waits for the next one, so that nobody waits
+/// for the end of a long list of somebody else.
+const ROUND_MAX: usize = 256;
 
-/// See the head of this module.
+/// All deliveries that are under way, and what is known of the endpoints that they go to.
 pub struct Dispatcher {
     app: Arc<App>,
     lanes: HashMap<Uuid, Lane>,
     /// The deliveries in memory.
     open: HashMap<Uuid, Open>,
-    bytes: usize,
+    /// The bodies of those that wait.
+    bodies: Bodies,
     /// Lanes with something to send.
     turns: Turns,
     alarms: Alarms,
@@ -71,13 +81,15 @@ pub struct Dispatcher {
     /// Deliveries that the store does not know yet, by their age.
     unrecorded: VecDeque<(Instant, Uuid)>,
     attempts: JoinSet<Attempted>,
+    /// How long the task of the attempt that began last has waited for a processor.
+    lag_ms: Arc<AtomicU64>,
     /// Which delivery each attempt is for.
     in_flight: HashMap<task::Id, Uuid>,
-    /// What is to be fetched, once everything known is handed over to the store.
-    fetches: Vec<(Uuid, usize)>,
-    claims: JoinSet<Claimed>,
-    effects: JoinSet<()>,
+    claims: Claims,
+    follow_ups: FollowUps,
     records: Vec<Record>,
+    /// When this dispatcher began: what is timed by this clock is never set back.
+    began: Instant,
 }
 
 impl Dispatcher {
@@ -91,7 +103,7 @@ impl Dispatcher {
         let mut dispatcher = Dispatcher {
             lanes: HashMap::new(),
             open: HashMap::new(),
-            bytes: 0,
+            bodies: Bodies::default(),
             turns: Turns::default(),
             alarms: Alarms::default(),
             watch: Watch::new(),
@@ -99,122 +111,117 @@ impl Dispatcher {
             failing: Failing::default(),
             unrecorded: VecDeque::new(),
             attempts: JoinSet::new(),
+            lag_ms: Arc::default(),
             in_flight: HashMap::new(),
-            fetches: Vec::new(),
-            claims: JoinSet::new(),
-            effects: JoinSet::new(),
+            claims: Claims::default(),
+            follow_ups: FollowUps::default(),
             records: Vec::new(),
+            began: Instant::now(),
             app,
         };
         for (subscription, at_ms, announced) in dispatcher.app.store.failing().await? {
             dispatcher.failing.take_up(subscription, Since { at_ms, announced });
         }
-        for (subscription, due_ms) in dispatcher.app.store.due().await? {
-            dispatcher.due(subscription, due_ms);
+        for (tenant, subscription, due_ms) in dispatcher.app.store.due().await? {
+            dispatcher.due(&tenant, subscription, due_ms);
         }
         Ok(dispatcher)
     }
 
-    /// Works until it is told to stop; then waits for the requests that are out.
-    pub async fn run(
-        mut self,
-        mut signals: mpsc::Receiver<Signal>,
-        mut stop: watch::Receiver<bool>,
-    ) {
-        let mut batch = Vec::with_capacity(SIGNALS_MAX);
-        loop {
+    /// Works until it is told to stop; then waits for the requests that are out, until a time.
+    pub async fn run(mut self, mut stop: Stop) {
+        let inbox = Arc::clone(&self.app.outgoing);
+        let until = loop {
             let next = self.next_wake_up();
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
-                _ = signals.recv_many(&mut batch, SIGNALS_MAX) => {
-                    batch.drain(..).for_each(|signal| self.take(signal));
-                }
+                until = stop.asked() => break until,
+                () = inbox.wait() => self.take(inbox.take(ROUND_MAX)),
                 Some(ended) = self.attempts.join_next_with_id() => self.ended(ended),
-                Some(claimed) = self.claims.join_next() => self.claimed(claimed),
+                Some(claimed) = self.claims.next() => self.claimed(claimed),
+                Some(()) = self.follow_ups.next() => {}
                 () = sleep_until(next) => {}
             }
             self.follow_the_clock().await;
-            while let Some(ended) = self.attempts.try_join_next_with_id() {
+            for _ in 0..ROUND_MAX {
+                let Some(ended) = self.attempts.try_join_next_with_id() else { break };
                 self.ended(ended);
             }
-            while self.effects.try_join_next().is_some() {}
-            while let Some(subscription) = self.alarms.sound(clock::now_ms()) {
+            for _ in 0..ROUND_MAX {
+                let Some(subscription) = self.alarms.sound(clock::now_ms()) else { break };
                 self.turn(subscription);
                 self.fetch(subscription);
             }
             self.record_the_late();
             self.start_attempts();
-            self.hand_over().await;
-            for (subscription, limit) in std::mem::take(&mut self.fetches) {
-                self.claims.spawn(claim(Arc::clone(&self.app), subscription, limit));
-            }
-        }
-        // Whoever still has something to deliver finds nobody; the store knows of it.
-        signals.close();
-        self.finish().await;
+            self.hand_over();
+            // What is claimed is found by records that have just been handed over.
+            self.claims.start(&self.app);
+        };
+        self.finish(until).await;
     }
 
-    async fn finish(mut self) {
-        let until = Instant::now() + Duration::from_millis(self.app.settings.shutdown_ms);
+    async fn finish(mut self, until: Instant) {
         while let Ok(Some(ended)) = timeout_at(until, self.attempts.join_next_with_id()).await {
             self.ended(ended);
-            self.hand_over().await;
+            self.hand_over();
         }
-        while let Ok(Some(_)) = timeout_at(until, self.effects.join_next()).await {}
+        self.follow_ups.finish(until).await;
         // A request that is cut off is made again by the next process.
         self.attempts.shutdown().await;
         self.claims.shutdown().await;
-        self.hand_over().await;
+        self.hand_over();
     }
 
-    fn take(&mut self, signal: Signal) {
-        match signal {
-            Signal::Ready(ready) => ready.into_iter().for_each(|it| self.queue(it)),
-            Signal::Changed(subscriptions) => {
-                for id in subscriptions {
-                    // What is in the store has to be looked at, whatever was known of it.
-                    self.due(id, clock::now_ms());
-                    self.turn(id);
-                }
-            }
+    fn take(&mut self, taken: Taken) {
+        crate::fault::point("taking");
+        for it in taken.ready {
+            self.queue(it);
+        }
+        for (id, tenant) in taken.changed {
+            // What is in the store has to be looked at, whatever was known of it.
+            self.due(&tenant, id, clock::now_ms());
+            self.turn(id);
         }
     }
 
-    /// A delivery enters its lane, or waits in the store when there is no room.
-    fn queue(&mut self, it: Ready) {
+    /// A delivery enters its lane, or waits in the store when there is no room. Answers whether it is news.
+    fn queue(&mut self, it: Ready) -> bool {
         let (id, subscription) = (it.delivery.id, it.delivery.subscription_id);
-        let (weight, now_ms) = (weight(&it.body), clock::now_ms());
-        let lane = self.lanes.entry(subscription).or_default();
+        if self.open.contains_key(&id) {
+            // An index of the store that is damaged gives out again what is out.
+            tracing::error!(delivery = %id, "a delivery was given out twice; `hookyard store check` says more");
+            self.records.extend(it.unrecorded.and_then(|it| it.one_recorded()));
+            return false;
+        }
+        let (weight, now_ms) = (self.bodies.weight(&it.tenant, &it.body), clock::now_ms());
+        let (held, own) = (self.bodies.bytes(), self.bodies.bytes_of(&it.tenant));
+        let lane = self.lane(&it.tenant, subscription);
         let shut_until_ms = match lane.flow.gate(lane.in_flight, now_ms) {
             Gate::Shut { until_ms } => Some(until_ms),
             Gate::Go | Gate::Enough => None,
         };
-        let no_memory = self.bytes + weight > BYTES_MAX && self.bytes > 0 && !lane.has_nothing();
-        let is_roomy = self.bytes < BYTES_MAX / 2;
+        // A lane with nothing in memory gets one even so, that no endpoint waits for the others of its tenant.
+        let no_memory = (held + weight > BYTES_MAX || own + weight > OWN_BYTES_MAX)
+            && held > 0
+            && !lane.has_nothing();
+        let is_roomy = held < BYTES_MAX / 2 && own < OWN_BYTES_MAX / 2;
         let is_full = shut_until_ms.is_some() || lane.is_full(is_roomy) || no_memory;
-        if !is_full {
-            lane.queue.push_back(id);
-            self.bytes += weight;
-        }
         if it.unrecorded.is_some() {
             self.unrecorded.push_back((Instant::now(), id));
         }
-        let open = Open {
-            tenant: it.tenant,
-            event_seq: it.event_seq,
-            delivery: it.delivery,
-            body: Some(it.body),
-            size: 0,
-            unrecorded: it.unrecorded,
-            is_ours: it.is_ours,
-            plugins_us: it.plugins_us,
-        };
-        self.open.insert(id, open);
+        self.bodies.hold(&it.tenant, &it.body);
+        self.open.insert(id, Open::new(it));
         if is_full {
             self.put_back(id, shut_until_ms.unwrap_or(now_ms));
         } else {
+            self.lanes.entry(subscription).and_modify(|lane| lane.queue.push_back(id));
             self.turn(subscription);
         }
+        true
+    }
+
+    fn lane(&mut self, tenant: &Tenant, subscription: Uuid) -> &mut Lane {
+        self.lanes.entry(subscription).or_insert_with(|| Lane::new(tenant.clone()))
     }
 
     /// Gives a lane a turn when it has something to send.
@@ -223,19 +230,18 @@ impl Dispatcher {
         let now_ms = clock::now_ms();
         let room =
             lane.flow.gate(lane.in_flight, now_ms) == Gate::Go && lane.rests_until_ms <= now_ms;
-        if let Some(first) = lane.queue.front()
-            && room
-            && !lane.waits
-        {
+        if !lane.queue.is_empty() && room && !lane.waits {
             lane.waits = true;
-            self.turns.push(&self.open[first].tenant, subscription);
+            self.turns.push(&lane.tenant, subscription);
         }
     }
 
     fn start_attempts(&mut self) {
         let settings = &self.app.settings;
         let room = Room { requests: settings.in_flight_max, bytes: settings.in_flight_bytes_max };
-        while let Some(id) = self.turns.next(room) {
+        let now_ms = self.passed_ms();
+        self.turns.lags(self.lag_ms.load(Ordering::Relaxed));
+        while let Some(id) = self.turns.next(room, now_ms, |it| self.follow_ups.has_room(it)) {
             let lane = self.lanes.get_mut(&id).expect("a lane that waits is there");
             lane.waits = false;
             match self.app.subscription(id) {
@@ -264,6 +270,7 @@ impl Dispatcher {
     }
 
     fn start_attempt(&mut self, subscription: &Arc<Subscription>) {
+        let now_ms = self.passed_ms();
         let lane = self.lanes.get_mut(&subscription.id).expect("the lane has its turn");
         let Some(id) = lane.queue.pop_front() else { return };
         lane.in_flight += 1;
@@ -272,14 +279,17 @@ impl Dispatcher {
             lane.rests_until_ms = until_ms;
             self.alarms.set(until_ms, subscription.id);
         }
-        let open = self.open.get_mut(&id).expect("a queued delivery is open");
-        let body = open.body.take().expect("a queued delivery has its body");
-        open.size = body.bytes.len();
-        self.bytes -= weight(&body);
-        self.turns.begins(&open.tenant, open.size);
-        let event = open.delivery.event_id;
+        let open = self.open.get(&id).expect("a queued delivery is open");
+        self.bodies.let_go(&open.tenant, &open.body);
+        self.turns.begins(&open.tenant, id, &open.body, now_ms);
+        let (event, body) = (open.delivery.event_id, open.body.clone());
         let attempt = attempt(Arc::clone(&self.app), Arc::clone(subscription), id, event, body);
-        let task = self.attempts.spawn(attempt);
+        let (lag, spawned) = (Arc::clone(&self.lag_ms), Instant::now());
+        let task = self.attempts.spawn(async move {
+            let waited_ms = spawned.elapsed().as_millis();
+            lag.store(u64::try_from(waited_ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+            attempt.await
+        });
         self.in_flight.insert(task.id(), id);
     }
 
@@ -288,14 +298,14 @@ impl Dispatcher {
             Ok(ended) => ended,
             Err(err) => {
                 tracing::error!(%err, "an attempt panicked");
-                let outcome = Outcome::Unreachable(Reason::new("internal", "a bug of the router"));
+                let outcome = Outcome::Broken(Reason::new("internal", "a bug of the router"));
                 let at_ms = clock::now_ms();
                 (err.id(), Attempted { at_ms, sent: Sent::nothing(outcome) })
             }
         };
         let id = self.in_flight.remove(&task).expect("an attempt is for a delivery");
         let open = self.open.remove(&id).expect("an attempted delivery is open");
-        self.turns.ends(&open.tenant, open.size);
+        self.turns.ends(&open.tenant, id, &open.body);
         let subscription = open.delivery.subscription_id;
         let lane = self.lanes.get_mut(&subscription).expect("an attempted delivery has a lane");
         lane.in_flight -= 1;
@@ -316,7 +326,7 @@ impl Dispatcher {
             (delivery.state, delivery.due_at_ms) = (DeliveryState::Cancelled, None);
         }
         if let Some(due_ms) = delivery.due_at_ms {
-            self.due(subscription, due_ms);
+            self.due(&open.tenant, subscription, due_ms);
         }
         let reason = delivery.reason.clone();
         let attempted = delivery.attempts > open_attempts;
@@ -326,7 +336,7 @@ impl Dispatcher {
         self.record(open.tenant.clone(), open.event_seq, delivery, open.unrecorded, attempted);
         if is_ordered {
             // The next one of its key may go now, or when this one has been tried for too long.
-            self.due(subscription, clock::now_ms());
+            self.due(&open.tenant, subscription, clock::now_ms());
         }
         if is_dead && !open.is_ours {
             let about = json!({
@@ -368,22 +378,9 @@ impl Dispatcher {
         }
     }
 
-    async fn hand_over(&mut self) {
+    fn hand_over(&mut self) {
         if !self.records.is_empty() {
-            let records = std::mem::take(&mut self.records);
-            self.app.store.record(records).await;
+            self.app.store.record(std::mem::take(&mut self.records));
         }
-    }
-
-    fn next_wake_up(&self) -> Instant {
-        let now = Instant::now();
-        let late = self.unrecorded.front().map(|(since, _)| *since + UNRECORDED_MAX);
-        let alarm = self.alarms.next_ms().map(|at_ms| {
-            let wait_ms = at_ms.saturating_sub(clock::now_ms()).max(0);
-            now + Duration::from_millis(wait_ms.unsigned_abs())
-        });
-        // The wall clock may be set; an alarm is looked at now and then.
-        let soon = now + Duration::from_secs(60);
-        late.into_iter().chain(alarm).fold(soon, Instant::min)
     }
 }

@@ -53,9 +53,12 @@ pub(super) fn settle(
         }
         Outcome::Unreachable(reason) => (None, None, Vec::new(), Some(reason)),
         Outcome::NotSent(reason) => {
-            delivery.reason = Some(reason);
-            delivery.due_at_ms = Some(at_ms + OURS_AGAIN_MS);
-            return (delivery, Effect::None);
+            let (reason, due_at_ms) = (Some(reason), Some(at_ms + OURS_AGAIN_MS));
+            return (Delivery { reason, due_at_ms, ..delivery }, Effect::None);
+        }
+        Outcome::Broken(reason) => {
+            let (state, reason) = (DeliveryState::Failed, Some(reason));
+            return (Delivery { state, reason, due_at_ms: None, ..delivery }, Effect::None);
         }
     };
     let duration_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
@@ -253,6 +256,16 @@ mod tests {
             settle(&CloudEvents, None, delivery(3), 1_000, Sent::nothing(outcome), None, 0.0);
         assert_eq!((after.attempts, after.due_at_ms), (3, Some(6_000)));
         assert_eq!((after.state, effect), (DeliveryState::Pending, Effect::None));
+    }
+
+    #[test]
+    fn what_would_break_each_time_fails_at_once() {
+        let outcome = Outcome::Broken(Reason::code("internal"));
+        let (after, effect) =
+            settle(&CloudEvents, None, delivery(3), 1_000, Sent::nothing(outcome), None, 0.0);
+        assert_eq!((after.attempts, after.due_at_ms), (3, None));
+        assert_eq!((after.state, effect), (DeliveryState::Failed, Effect::None));
+        assert_eq!(after.reason, Some(Reason::code("internal")));
     }
 
     #[test]

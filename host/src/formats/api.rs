@@ -9,7 +9,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use crate::event::Violation;
+use crate::event::{DETAIL_BYTES_MAX, Violation, cut};
 use crate::subscription::{Draft, Subscription};
 
 /// A provider's API, as a translation.
@@ -22,7 +22,12 @@ pub trait Api: Send + Sync {
         None
     }
 
-    /// The text of the caller's token.
+    /// Where the caller's token is. Where it is in the body, a little of it is read before the caller is known.
+    fn token_place(&self) -> TokenPlace {
+        TokenPlace::Head
+    }
+
+    /// The text of the caller's token. Where it is in the head, the body has not been read yet.
     ///
     /// # Errors
     ///
@@ -75,6 +80,14 @@ pub trait Api: Send + Sync {
     /// The id of a new subscription, from a number that counts the tenant's subscriptions in this
     /// format, and from our own id for it.
     fn provider_id(&self, number: u64, id: Uuid) -> String;
+}
+
+/// Where the token of a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// In a header or in the query.
+    Head,
+    Body,
 }
 
 /// How a provider's clients come by tokens. Paths are as in [`Api::routes`].
@@ -253,11 +266,21 @@ pub enum Refusal {
     TooLarge {
         bytes_max: usize,
     },
+    /// The body came more slowly than it has to.
+    TooSlow,
+    /// The header `Host` is not there, or not as it has to be.
+    BadHost,
+    /// The API knows no pages, and there is more than one answer of it can hold.
+    ListTooLong(String),
+    /// The caller has so many calls under way that there may be no more.
+    TooMany(String),
     /// The body cannot be read at all.
     Malformed(String),
     Invalid(Vec<Violation>),
     /// Another subscription has what no two may have.
     Conflict(String),
+    /// The account would have more than it may: how much that is, and by which setting.
+    Quota(String),
     Unavailable(String),
 }
 
@@ -272,8 +295,13 @@ impl Refusal {
             Refusal::WrongMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::Malformed(_) | Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
-            Refusal::Conflict(_) => StatusCode::CONFLICT,
+            Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Refusal::ListTooLong(_) => StatusCode::NOT_IMPLEMENTED,
+            Refusal::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::BadHost | Refusal::Malformed(_) | Refusal::Invalid(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Refusal::Conflict(_) | Refusal::Quota(_) => StatusCode::CONFLICT,
             Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -301,12 +329,28 @@ impl fmt::Display for Refusal {
             Refusal::TooLarge { bytes_max } => {
                 write!(f, "the body is larger than {bytes_max} bytes")
             }
-            Refusal::Malformed(why) | Refusal::Unavailable(why) => f.write_str(why),
+            Refusal::TooSlow => f.write_str(
+                "the body came too slowly: at least 8 KiB a second are wanted, after 10 s",
+            ),
+            Refusal::BadHost => f.write_str(
+                "the header `Host` must be there once, with the name or the address that is called",
+            ),
+            Refusal::Malformed(why)
+            | Refusal::Quota(why)
+            | Refusal::Unavailable(why)
+            | Refusal::TooMany(why)
+            | Refusal::ListTooLong(why) => f.write_str(&cut(why.clone(), DETAIL_BYTES_MAX)),
             Refusal::Invalid(violations) => {
                 let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
                 f.write_str(&all.join("; "))
             }
-            Refusal::Conflict(what) => write!(f, "another subscription has `{what}` already"),
+            Refusal::Conflict(what) => {
+                write!(
+                    f,
+                    "another subscription has `{}` already",
+                    cut(what.clone(), DETAIL_BYTES_MAX)
+                )
+            }
         }
     }
 }

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::{Api, Catalogue, Format, Proof, Writer};
 use crate::event::{Content, Data, Event};
-use crate::render::{Body, Rendering};
+use crate::render::{Body, Output, Rendering, TooLarge};
 
-/// See the head of this module.
+/// The format `cloudevents`.
 pub struct CloudEvents;
 
 impl Format for CloudEvents {
@@ -20,10 +20,16 @@ impl Format for CloudEvents {
     }
 
     /// CloudEvents JSON format 1.0.2, sections 2 and 3.1.
-    fn encode(&self, _: &Event, content: &Content, _: &Rendering) -> Body {
+    fn encode(
+        &self,
+        _: &Event,
+        content: &Content,
+        _: &Rendering,
+        out: Output,
+    ) -> Result<Body, TooLarge> {
         let it = &content.attributes;
         let size = content.data_bytes();
-        let mut body = Writer::new(size + 512);
+        let mut body = Writer::new(out, size + 512);
         body.text("specversion", "1.0");
         body.text("id", &it.id);
         body.text("source", &it.source);

@@ -21,11 +21,13 @@ use serde_json::Value;
 use crate::delivery::DEFAULT_SCHEDULE;
 use crate::event::{Content, Event};
 use crate::json::Json;
-use crate::render::{Body, Rendering};
+use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{Endpoints, Schema};
 use crate::sign::{self, Unsigned};
 
-pub use api::{AccountRate, Answer, Api, Call, Done, Granted, Login, Operation, Refusal, bearer};
+pub use api::{
+    AccountRate, Answer, Api, Call, Done, Granted, Login, Operation, Refusal, TokenPlace, bearer,
+};
 pub use catalogue::{Catalogue, EventType, Texts};
 pub use cloudevents::CloudEvents;
 pub use copernica::{Copernica, InterestShape};
@@ -53,8 +55,18 @@ pub trait Format: Send + Sync {
         false
     }
 
-    /// Writes what is sent. `content` is the event's, or what the pipeline made of it.
-    fn encode(&self, event: &Event, content: &Content, rendering: &Rendering) -> Body;
+    /// Writes what is sent into `out`. `content` is the event's, or what the pipeline made of it.
+    ///
+    /// # Errors
+    ///
+    /// More than `out` takes would be sent.
+    fn encode(
+        &self,
+        event: &Event,
+        content: &Content,
+        rendering: &Rendering,
+        out: Output,
+    ) -> Result<Body, TooLarge>;
 
     /// The headers that sign a request, made anew for each attempt. Standard Webhooks, unless the
     /// provider has something of its own; nothing for a subscription without a secret.

@@ -4,16 +4,16 @@
 mod breaker;
 mod meter;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::delivery::Reason;
 use crate::event::Tenant;
+use crate::fair::{Cache, Owner};
 use crate::plugin::{Digest, LogLine};
 use crate::store::{LogEntry, Quarantine};
 use crate::wasm::StepRun;
@@ -22,34 +22,55 @@ use meter::Meter;
 
 pub use meter::Usage;
 
-/// Of how many pairs of subscription and plugin something is known.
-const WATCHED_MAX: usize = 4_096;
+/// Of how many pairs of subscription and plugin is known how they fail, and what their runs take, which is
+/// some 20 KB of each. Where there are more, the tenant with the most of them loses some of its own.
+const BREAKERS_MAX: usize = 32_768;
+const METERS_MAX: usize = 2_048;
+/// How many versions are known to have failed.
+const FAILING_MAX: usize = 4_096;
 /// How many lines a plugin may write for a subscription each minute.
 const LINES_MAX: u32 = 120;
 const MINUTE_MS: i64 = 60_000;
-const HOUR_MS: i64 = 60 * MINUTE_MS;
 
-/// See the head of this module.
-#[derive(Default)]
+/// What is counted of plugins, and which subscriptions are quarantined.
 pub struct Health {
-    watched: Mutex<HashMap<(Uuid, Digest), Watched>>,
+    watched: Mutex<Watched>,
     quarantines: RwLock<HashMap<Uuid, Quarantine>>,
     /// Versions that have been quarantined for somebody.
-    failing: Mutex<HashSet<Digest>>,
-    /// Of each tenant, the hour and how long the compiler has worked for it in that hour.
-    compiling: Mutex<HashMap<Tenant, (i64, Duration)>>,
+    failing: Mutex<Cache<Digest, ()>>,
     /// How many quarantines there are: nearly always none, which costs no lock to know.
     quarantined: AtomicUsize,
     /// A quarantine has begun, or is to be looked at before its time.
     pub changed: Notify,
 }
 
+/// A subscription and a plugin that it runs.
+type Pair = (Uuid, Digest);
+
 struct Watched {
-    tenant: Tenant,
-    meter: Meter,
+    breakers: Cache<Pair, Breaking>,
+    meters: Cache<Pair, (Tenant, Meter)>,
+}
+
+#[derive(Default)]
+struct Breaking {
     breaker: Breaker,
     /// The minute, and how many lines there were in it.
     lines: (i64, u32),
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        let watched =
+            Watched { breakers: Cache::new(BREAKERS_MAX), meters: Cache::new(METERS_MAX) };
+        Health {
+            watched: Mutex::new(watched),
+            quarantines: RwLock::default(),
+            failing: Mutex::new(Cache::new(FAILING_MAX)),
+            quarantined: AtomicUsize::default(),
+            changed: Notify::default(),
+        }
+    }
 }
 
 /// For whom something was run.
@@ -77,20 +98,11 @@ impl Health {
             return counted;
         }
         let mut watched = lock(&self.watched);
+        let owner = Some(who.tenant.clone());
         for run in runs {
-            let key = (who.subscription, run.plugin);
-            if watched.len() >= WATCHED_MAX && !watched.contains_key(&key) {
-                // Whoever is forgotten is known anew after the next run.
-                let any = watched.keys().next().copied();
-                any.map(|it| watched.remove(&it));
-            }
-            let it = watched.entry(key).or_insert_with(|| Watched {
-                tenant: who.tenant.clone(),
-                meter: Meter::new(now_ms),
-                breaker: Breaker::default(),
-                lines: (0, 0),
-            });
-            it.meter.count(&run);
+            let pair = (who.subscription, run.plugin);
+            watched.meter(&owner, pair, who.tenant, now_ms).count(&run);
+            let it = watched.breaking(&owner, pair);
             if it.breaker.count(run.fault.is_some(), now_ms / MINUTE_MS) {
                 counted.failing = Some(run.plugin);
             }
@@ -107,28 +119,14 @@ impl Health {
     /// began to count.
     pub fn usage(&self, tenant: &Tenant, plugins: &[Digest]) -> Vec<Usage> {
         let watched = lock(&self.watched);
-        let mine = watched.iter().filter(|((_, plugin), it)| {
-            it.tenant == *tenant && (plugins.is_empty() || plugins.contains(plugin))
+        let mine = watched.meters.iter().filter(|((_, plugin), (of, _))| {
+            of == tenant && (plugins.is_empty() || plugins.contains(plugin))
         });
         let mut usage: Vec<_> = mine
-            .map(|((subscription, plugin), it)| it.meter.usage(*subscription, *plugin))
+            .map(|((subscription, plugin), (_, it))| it.usage(*subscription, *plugin))
             .collect();
         usage.sort_by_key(|it| std::cmp::Reverse(it.runs));
         usage
-    }
-
-    /// How long the compiler has worked for a tenant in this hour.
-    pub fn compiled_for(&self, tenant: &Tenant, now_ms: i64) -> Duration {
-        let compiling = lock(&self.compiling);
-        let it = compiling.get(tenant).filter(|(hour, _)| *hour == now_ms / HOUR_MS);
-        it.map_or(Duration::ZERO, |(_, time)| *time)
-    }
-
-    /// The compiler has worked for a tenant.
-    pub fn compiled(&self, tenant: &Tenant, now_ms: i64, time: Duration) {
-        let mut compiling = lock(&self.compiling);
-        compiling.retain(|_, (hour, _)| *hour == now_ms / HOUR_MS);
-        compiling.entry(tenant.clone()).or_insert((now_ms / HOUR_MS, Duration::ZERO)).1 += time;
     }
 
     /// Takes up what is kept in the store.
@@ -138,12 +136,7 @@ impl Health {
 
     /// From now on, deliveries of the subscription are held.
     pub fn quarantine(&self, it: Quarantine) {
-        let mut failing = lock(&self.failing);
-        if failing.len() >= WATCHED_MAX {
-            failing.clear();
-        }
-        failing.insert(it.plugin);
-        drop(failing);
+        lock(&self.failing).put(&Some(it.tenant.clone()), it.plugin, 1, ());
         let mut quarantines = self.quarantines.write().unwrap_or_else(PoisonError::into_inner);
         quarantines.insert(it.subscription, it);
         self.quarantined.store(quarantines.len(), Ordering::Release);
@@ -206,6 +199,22 @@ pub fn quarantine(
 }
 
 impl Watched {
+    fn meter(&mut self, owner: &Owner, pair: Pair, tenant: &Tenant, now_ms: i64) -> &mut Meter {
+        if !self.meters.contains(&pair) {
+            self.meters.put(owner, pair, 1, (tenant.clone(), Meter::new(now_ms)));
+        }
+        &mut self.meters.get(&pair).expect("what is new is kept").1
+    }
+
+    fn breaking(&mut self, owner: &Owner, pair: Pair) -> &mut Breaking {
+        if !self.breakers.contains(&pair) {
+            self.breakers.put(owner, pair, 1, Breaking::default());
+        }
+        self.breakers.get(&pair).expect("what is new is kept")
+    }
+}
+
+impl Breaking {
     fn may_write(&mut self, minute: i64) -> bool {
         if self.lines.0 != minute {
             self.lines = (minute, 0);
@@ -228,4 +237,44 @@ fn entry(who: Who<'_>, plugin: Digest, at_ms: i64, line: LogLine) -> LogEntry {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn failure(plugin: Digest) -> StepRun {
+        StepRun {
+            step: 0,
+            plugin,
+            time: Duration::ZERO,
+            memory_bytes: 0,
+            output_bytes: 0,
+            fuel: None,
+            log: Vec::new(),
+            fault: Some("plugin-trap"),
+        }
+    }
+
+    #[test]
+    fn nobodys_breaker_is_forgotten_for_anothers_many() {
+        let health = Health::default();
+        let (mine, other) = (Tenant::new("mine").unwrap(), Tenant::new("other").unwrap());
+        let (plugin, subscription) = (Digest::of(b"p"), Uuid::now_v7());
+        let fails = |tenant: &Tenant, subscription: Uuid| {
+            let who = Who { tenant, subscription, event: Uuid::nil() };
+            health.count(who, vec![failure(plugin)], 0).failing
+        };
+        for _ in 0..4 {
+            assert_eq!(fails(&mine, subscription), None);
+            for _ in 0..BREAKERS_MAX / 2 {
+                fails(&other, Uuid::now_v7());
+            }
+        }
+        assert_eq!(fails(&mine, subscription), Some(plugin), "it is the fifth in a row");
+        assert_eq!(health.usage(&mine, &[])[0].runs, 5);
+        assert_eq!(health.usage(&other, &[]).len(), METERS_MAX - 1);
+    }
 }

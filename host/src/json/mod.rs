@@ -41,7 +41,7 @@ impl Json {
     ///
     /// # Errors
     ///
-    /// See the head of this module. Numbers beyond the range of a 64-bit float are refused as well.
+    /// Checks a text and keeps it as it is. Numbers beyond the range of a 64-bit float are refused as well.
     pub fn parse(bytes: Bytes) -> Result<Json, JsonError> {
         check(utf8(&bytes)?, DEPTH_MAX)?;
         let start = skip_space(&bytes, 0);

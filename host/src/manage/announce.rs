@@ -18,7 +18,23 @@ use crate::store::{self, NewEvent};
 ///
 /// The store does not take it.
 pub async fn announce(app: &App, tenant: &Tenant, what: &str, data: Value) -> store::Result<()> {
-    publish(app, own_event(app, tenant, what, data)).await
+    publish(app, own_event(app, tenant, what, Uuid::now_v7().to_string(), data)).await
+}
+
+/// The same for a fact that may be told again after a failure or by the next process. Its event has an id that
+/// follows from the fact, so that the store takes it once.
+///
+/// # Errors
+///
+/// As [`announce`].
+pub(super) async fn announce_once(
+    app: &App,
+    tenant: &Tenant,
+    what: &str,
+    fact: &str,
+    data: Value,
+) -> store::Result<()> {
+    publish(app, own_event(app, tenant, what, format!("{what}-{fact}"), data)).await
 }
 
 /// The same for what happens often: only where a subscription wants it.
@@ -32,7 +48,7 @@ pub async fn announce_if_wanted(
     what: &str,
     data: Value,
 ) -> store::Result<()> {
-    let event = own_event(app, tenant, what, data);
+    let event = own_event(app, tenant, what, Uuid::now_v7().to_string(), data);
     let is_wanted = !app.index().matching(&event).is_empty();
     if is_wanted { publish(app, event).await } else { Ok(()) }
 }
@@ -45,12 +61,11 @@ async fn publish(app: &App, event: Event) -> store::Result<()> {
 }
 
 /// As it would be accepted now.
-fn own_event(app: &App, tenant: &Tenant, what: &str, data: Value) -> Event {
+fn own_event(app: &App, tenant: &Tenant, what: &str, id: String, data: Value) -> Event {
     let accepted_at_ms = clock::now_ms();
-    let id = Uuid::now_v7();
     let pairs = [
         ("specversion", "1.0".to_owned()),
-        ("id", id.to_string()),
+        ("id", id),
         ("source", "/hookyard".to_owned()),
         ("type", format!("{OPERATIONAL_PREFIX}{what}")),
         ("time", clock::rfc3339(accepted_at_ms)),
@@ -60,7 +75,7 @@ fn own_event(app: &App, tenant: &Tenant, what: &str, data: Value) -> Event {
     let attributes = Attributes::new(pairs).expect("these are the attributes of an event");
     let data = Some(Data::Json(Json::trusted(Bytes::from(data.to_string()))));
     Event {
-        id,
+        id: Uuid::now_v7(),
         tenant: tenant.clone(),
         format: "cloudevents",
         content: Arc::new(Content { attributes, data }),

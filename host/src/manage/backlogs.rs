@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::app::App;
 use crate::event::Tenant;
+use crate::supervise::Stop;
 
 /// How often there is a look.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -23,6 +22,12 @@ struct Waiting {
 }
 
 impl Backlogs {
+    /// How many events and deliveries of a tenant wait.
+    pub fn of(&self, tenant: &Tenant) -> u64 {
+        let waiting = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        waiting.of.get(tenant).copied().unwrap_or(0)
+    }
+
     /// Whether a tenant may publish no more for now, and why in a sentence.
     pub fn refusal(&self, app: &App, tenant: &Tenant) -> Option<String> {
         let waiting = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +47,7 @@ impl Backlogs {
 }
 
 /// Works until it is told to stop.
-pub async fn watch(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+pub async fn watch(app: Arc<App>, mut stop: Stop) {
     loop {
         match app.store.backlogs().await {
             Ok(backlogs) => {
@@ -53,7 +58,7 @@ pub async fn watch(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             }
             Err(err) => tracing::debug!(%err, "cannot see how much waits; trying again"),
         }
-        let wait = tokio::time::timeout(LOOK_EVERY, stop.wait_for(|stop| *stop));
+        let wait = tokio::time::timeout(LOOK_EVERY, stop.asked());
         if wait.await.is_ok() {
             return;
         }

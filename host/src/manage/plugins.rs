@@ -1,17 +1,17 @@
 //! Plugins: uploaded, checked, and made the current version of their name.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::check_configuration;
+use super::switch;
 use crate::app::App;
 use crate::clock;
 use crate::event::{Tenant, Violation};
+use crate::fair::Owner;
 use crate::formats::Refusal;
-use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
-use crate::subscription::Subscription;
+use crate::plugin::{Digest, PluginName, PluginVersion};
 use crate::wasm::{self, STANDARD_PLUGINS, Uploaded};
 
 /// What is uploaded.
@@ -52,14 +52,17 @@ impl<E: Into<Refusal>> From<E> for UploadRefusal {
 /// The file is not a plugin, would break a subscription, or is more than the tenant may have; nothing
 /// has changed.
 pub async fn upload(
-    app: &App,
+    app: &Arc<App>,
     tenant: Option<&Tenant>,
     name: &PluginName,
     file: File,
     expected: Option<Digest>,
 ) -> Result<(PluginVersion, Uploaded), UploadRefusal> {
-    // Until it is stored: whoever comes next finds the quota and the current version as we leave them.
-    let _turn = app.uploads.turn().await;
+    let owner = tenant.cloned();
+    // Until it is stored: the owner's next upload finds the quota and the current version as we leave them.
+    let _turn = app.uploads.turn(&owner).await.map_err(|_| {
+        Refusal::Unavailable("several of your uploads wait for each other; try again".to_owned())
+    })?;
     let (File::Wasm(bytes) | File::Script(bytes)) = &file;
     let replaces = current(app, tenant, name).await?;
     check_expected(expected, replaces)?;
@@ -67,23 +70,22 @@ pub async fn upload(
     if !known {
         check_quota(app, tenant, bytes).await?;
     }
-    let start = Instant::now();
     // At a start of ours, nobody is there who must not know what is compiled already.
     let known = known || tenant.is_none();
-    let uploaded = {
-        let (runtime, file) = (Arc::clone(&app.runtime), file.clone());
-        tokio::task::spawn_blocking(move || match file {
-            File::Script(bytes) => runtime.upload_script(&bytes),
-            File::Wasm(bytes) => runtime.upload(&bytes, known),
-        })
-        .await
+    let (runtime, made, payer) = (Arc::clone(&app.runtime), file.clone(), owner.clone());
+    let make = move || match made {
+        File::Script(bytes) => runtime.upload_script(&payer, &bytes),
+        File::Wasm(bytes) => runtime.upload(&payer, &bytes, known),
     };
-    if let Some(tenant) = tenant {
-        app.health.compiled(tenant, clock::now_ms(), start.elapsed());
-    }
-    let uploaded = uploaded
-        .map_err(|_| Refusal::Unavailable("the plugin could not be tried".to_owned()))?
-        .map_err(UploadRefusal::Plugin)?;
+    let uploaded = match app.workshop.ask(&owner, bytes.len(), make).await {
+        Some(Ok(uploaded)) => uploaded,
+        Some(Err(refusal)) if !refusal.is_ours() => return Err(UploadRefusal::Plugin(refusal)),
+        not_made => {
+            tracing::warn!(%name, ?not_made, "an upload cannot be compiled");
+            let why = "plugins cannot be compiled now; try again".to_owned();
+            return Err(Refusal::Unavailable(why).into());
+        }
+    };
     let version = PluginVersion {
         name: name.clone(),
         tenant: tenant.cloned(),
@@ -95,9 +97,9 @@ pub async fn upload(
         current: true,
         deprecated: None,
     };
-    let changed = follow(app, &version).await?;
-    app.store.add_plugin(version.clone(), Some(bytes.clone()), replaces, changed).await?;
-    app.catch_up().await?;
+    switch::check(app, &version).await?;
+    app.store.add_plugin(version.clone(), Some(bytes.clone()), replaces).await?;
+    switch::switch(app, &version).await?;
     Ok((version, uploaded))
 }
 
@@ -108,7 +110,7 @@ pub async fn upload(
 /// There is no such version, it is deprecated, it would break a subscription, or the current version is
 /// not the expected one.
 pub async fn make_current(
-    app: &App,
+    app: &Arc<App>,
     tenant: Option<&Tenant>,
     name: &PluginName,
     digest: Digest,
@@ -122,9 +124,9 @@ pub async fn make_current(
         return Err(Refusal::Invalid(vec![Violation::new("/digest", detail)]).into());
     }
     version.current = true;
-    let changed = follow(app, &version).await?;
-    app.store.add_plugin(version.clone(), None, replaces, changed).await?;
-    app.catch_up().await?;
+    switch::check(app, &version).await?;
+    app.store.add_plugin(version.clone(), None, replaces).await?;
+    switch::switch(app, &version).await?;
     Ok(version)
 }
 
@@ -134,7 +136,7 @@ pub async fn make_current(
 ///
 /// There was none, or as [`make_current`].
 pub async fn roll_back(
-    app: &App,
+    app: &Arc<App>,
     tenant: Option<&Tenant>,
     name: &PluginName,
     expected: Option<Digest>,
@@ -186,15 +188,8 @@ async fn check_quota(
     if tenant.is_none() {
         return Ok(());
     }
-    let hour_max = app.settings.plugin_compile_hour_seconds;
-    let spent = tenant.map(|it| app.health.compiled_for(it, clock::now_ms())).unwrap_or_default();
-    if spent.as_secs() >= hour_max {
-        let detail = format!(
-            "compiling your plugins has taken {} s in this hour, and {hour_max} s is the most \
-             (`plugin-compile-hour-seconds`); try again in the next one",
-            spent.as_secs()
-        );
-        return Err(UploadRefusal::Quota(detail));
+    if let Some(why) = app.workshop.hour_is_over(&tenant.cloned()) {
+        return Err(UploadRefusal::Quota(why));
     }
     let (count, bytes) = app.store.plugin_usage(tenant).await?;
     let (count_max, bytes_max) = (app.settings.plugin_versions_max, app.settings.plugin_bytes_max);
@@ -222,7 +217,7 @@ async fn check_quota(
 /// # Errors
 ///
 /// One of them cannot be compiled or stored.
-pub async fn share_standard(app: &App) -> anyhow::Result<()> {
+pub async fn share_standard(app: &Arc<App>) -> anyhow::Result<()> {
     for (name, file) in STANDARD_PLUGINS {
         let name = PluginName::try_from(name.to_owned()).map_err(|err| anyhow::anyhow!("{err}"))?;
         let digest = Digest::of(file);
@@ -238,44 +233,16 @@ pub async fn share_standard(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The subscriptions that follow the name, with the new version in their renderings.
-async fn follow(app: &App, version: &PluginVersion) -> Result<Vec<Subscription>, UploadRefusal> {
-    let name = PluginRef::Name(version.name.clone());
-    let mut changed = Vec::new();
-    let mut violations = Vec::new();
-    for mut it in app.store.followers(version.tenant.as_ref(), &version.name).await? {
-        let mut rendering = (*it.rendering).clone();
-        assert_eq!(rendering.steps.len(), it.format_steps.len() + it.steps.len(), "all are pinned");
-        // A format's own steps follow shared plugins, and the subscriber's follow what its tenant sees.
-        let of_format = version.tenant.is_none().then_some(&it.format_steps);
-        let own = sees(app, &it.tenant, version).await?.then_some(&it.steps);
-        let followed = of_format.into_iter().flatten().enumerate().chain(
-            own.into_iter()
-                .flatten()
-                .enumerate()
-                .map(|(at, step)| (at + it.format_steps.len(), step)),
-        );
-        let before = violations.len();
-        for (at, step) in followed.filter(|(_, step)| step.plugin == name) {
-            match check_configuration(app, &it.tenant, version, &it.id.to_string(), &step.config)
-                .await?
-            {
-                Ok(pinned) => rendering.steps[at] = pinned,
-                Err(wrong) => violations.extend(wrong),
-            }
-        }
-        if violations.len() == before && rendering != *it.rendering {
-            it.rendering_hash = rendering.hash();
-            it.rendering = Arc::new(rendering);
-            it.updated_at_ms = version.created_at_ms;
-            changed.push(it);
-        }
+/// Orders the code of all plugins that run for somebody, as far as it is missing: after a change of the
+/// engine, or where the folder has lost it. It is made beside the traffic.
+pub fn order_missing_code(app: &App) {
+    let mut wanted: HashSet<(Owner, Digest)> =
+        STANDARD_PLUGINS.iter().map(|(_, file)| (None, Digest::of(file))).collect();
+    for it in app.index().all() {
+        let plugins = it.rendering.steps.iter().map(|step| step.plugin);
+        wanted.extend(plugins.map(|plugin| (Some(it.tenant.clone()), plugin)));
     }
-    if violations.is_empty() { Ok(changed) } else { Err(UploadRefusal::Followers(violations)) }
-}
-
-/// Whether the tenant means this plugin by its name: its own one hides a shared one.
-async fn sees(app: &App, tenant: &Tenant, version: &PluginVersion) -> Result<bool, Refusal> {
-    let seen = app.store.plugin_versions(Some(tenant), &version.name).await?;
-    Ok(version.tenant.is_some() || seen.iter().all(|it| it.tenant.is_none()))
+    for (tenant, plugin) in wanted {
+        app.runtime.order_missing(plugin, &tenant);
+    }
 }

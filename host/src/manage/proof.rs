@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use tokio::time::timeout;
 use url::{Host, Url};
 
 use crate::app::App;
 use crate::event::Tenant;
 use crate::formats::Proof;
+use crate::patience;
 use crate::secret;
 use crate::sign;
 
@@ -30,19 +30,19 @@ pub(super) async fn prove(
 ) -> Result<Option<u32>, String> {
     match proof {
         Proof::None => Ok(None),
-        Proof::Handshake => handshake(app, url).await,
-        Proof::HandshakeOrEcho => match handshake(app, url).await {
+        Proof::Handshake => handshake(app, tenant, url).await,
+        Proof::HandshakeOrEcho => match handshake(app, tenant, url).await {
             Ok(rate) => Ok(rate),
-            Err(why) => echo(app, url).await.map_err(|other| format!("{why}; and {other}")),
+            Err(why) => echo(app, tenant, url).await.map_err(|other| format!("{why}; and {other}")),
         },
         Proof::DnsRecord => dns_record(app, tenant, url).await,
     }
 }
 
 /// CloudEvents 1.0.2, HTTP 1.1 Web Hooks, section 4 ("Abuse Protection").
-async fn handshake(app: &App, url: &Url) -> Result<Option<u32>, String> {
+async fn handshake(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>, String> {
     let origin = &app.settings.webhook_origin;
-    let answer = app.sender.ask_for_consent(url, origin).await?;
+    let answer = app.sender.ask_for_consent(tenant, url, origin).await?;
     let allowed = answer.allowed_origin.as_deref().unwrap_or_default();
     if allowed != "*" && !allowed.eq_ignore_ascii_case(origin) {
         return Err(format!(
@@ -54,9 +54,9 @@ async fn handshake(app: &App, url: &Url) -> Result<Option<u32>, String> {
 }
 
 /// Ours: the provider's pages speak of a validation payload and do not show it.
-async fn echo(app: &App, url: &Url) -> Result<Option<u32>, String> {
+async fn echo(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>, String> {
     let code = BASE64_URL_SAFE_NO_PAD.encode(secret::random::<18>());
-    if app.sender.ask_for_echo(url, &code).await? == code {
+    if app.sender.ask_for_echo(tenant, url, &code).await? == code {
         Ok(None)
     } else {
         Err("does not answer `ValidationCode` with `ValidationResponse`".to_owned())
@@ -69,7 +69,8 @@ async fn dns_record(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>
         return Err("must have a domain, which a TXT record can validate".to_owned());
     };
     let wanted = dns_token(app, tenant);
-    let trouble = match timeout(DNS_TIMEOUT, has_record(app, host, &wanted)).await {
+    let trouble = match patience::timeout(DNS_TIMEOUT, has_record(app, tenant, host, &wanted)).await
+    {
         Ok(Ok(true)) => return Ok(None),
         Ok(Ok(false)) => String::new(),
         Ok(Err(why)) => format!(" (DNS says: {why})"),
@@ -82,11 +83,12 @@ async fn dns_record(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>
 }
 
 /// A record of a domain covers what is below it. A top-level domain covers nothing.
-async fn has_record(app: &App, host: &str, wanted: &str) -> Result<bool, String> {
+async fn has_record(app: &App, tenant: &Tenant, host: &str, wanted: &str) -> Result<bool, String> {
+    let owner = Some(tenant.clone());
     let starts = std::iter::once(0).chain(host.match_indices('.').map(|(at, _)| at + 1));
     let domains = starts.map(|at| &host[at..]).filter(|it| it.contains('.'));
     for domain in domains.take(DOMAINS_MAX) {
-        let records = app.dns.txt(&format!("_copernica-challenge.{domain}")).await?;
+        let records = app.dns.txt(&owner, &format!("_copernica-challenge.{domain}")).await?;
         if records.iter().any(|it| it == wanted) {
             return Ok(true);
         }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::task::{self, JoinSet};
 use uuid::Uuid;
 
 use super::announce;
-use crate::app::{App, Signal};
+use crate::app::App;
 use crate::clock;
+use crate::event::Tenant;
 use crate::store::{self, Replay, ReplayState};
+use crate::supervise::Stop;
 
 /// How many deliveries a replay makes due in one round, and how long a round is.
 const ROUND_MAX: u32 = 500;
@@ -20,53 +22,88 @@ const ROUND: Duration = Duration::from_millis(100);
 const ROUNDS_A_MINUTE: u32 = 600;
 /// How often it looks for more of them in one round, where few of those that it comes by are wanted.
 const LOOKS_MAX: usize = 10;
+/// How many tenants have their rounds at once.
+const TENANTS_AT_ONCE: usize = 16;
 
 /// Works until it is told to stop.
-pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    // What each may make due, where it has a rate: in parts, of which a delivery is as many as there are
-    // rounds in a minute.
-    let mut allowed: HashMap<Uuid, u32> = HashMap::new();
+pub async fn run(app: Arc<App>, mut stop: Stop) {
+    let mut replayer = Replayer::default();
     loop {
-        let goes_on = match round(&app, &mut allowed).await {
-            Ok(goes_on) => goes_on,
+        let goes_on = match app.store.running_replays().await {
+            Ok(running) => {
+                let goes_on = !running.is_empty();
+                replayer.begin_rounds(&app, running);
+                goes_on
+            }
             Err(err) => {
                 tracing::warn!(%err, "cannot go on with replays; trying again");
                 true
             }
         };
-        let begun = app.replay_begins.notified();
-        let stopped = stop.wait_for(|stop| *stop);
+        let round = tokio::time::sleep(ROUND);
         tokio::select! {
-            _ = stopped => return,
-            () = begun => {}
-            () = tokio::time::sleep(ROUND), if goes_on => {}
+            _ = stop.asked() => return,
+            () = app.replay_begins.notified() => {}
+            () = round, if goes_on => {}
+        }
+        while let Some(ended) = replayer.rounds.try_join_next_with_id() {
+            let ended = ended.map_or_else(|err| err.id(), |(id, ())| id);
+            replayer.in_round.retain(|_, id| *id != ended);
         }
     }
 }
 
-/// Every replay goes one page further. Answers whether there is one that is not at its end.
-async fn round(app: &Arc<App>, allowed: &mut HashMap<Uuid, u32>) -> store::Result<bool> {
-    let running = app.store.running_replays().await?;
-    allowed.retain(|id, _| running.iter().any(|it| it.id == *id));
-    let mut goes_on = false;
-    for it in running {
-        let limit = match it.per_minute {
-            None => ROUND_MAX,
-            Some(rate) => {
-                let left = allowed.entry(it.id).or_insert(ROUNDS_A_MINUTE);
-                *left += rate;
-                let whole = (*left / ROUNDS_A_MINUTE).min(ROUND_MAX);
-                *left = (*left - whole * ROUNDS_A_MINUTE).min(ROUNDS_A_MINUTE);
-                whole
-            }
-        };
-        goes_on |= limit == 0 || step(app, it, usize::try_from(limit).unwrap_or(1)).await?;
-    }
-    Ok(goes_on)
+#[derive(Default)]
+struct Replayer {
+    /// What each may make due, where it has a rate: in parts, of which a delivery is as many as there are
+    /// rounds in a minute.
+    allowed: HashMap<Uuid, u32>,
+    /// Tenants have rounds of their own: whoever replays much waits for the store alone.
+    rounds: JoinSet<()>,
+    in_round: HashMap<Tenant, task::Id>,
 }
 
-/// Answers whether there is more.
-async fn step(app: &Arc<App>, mut it: Replay, limit: usize) -> store::Result<bool> {
+impl Replayer {
+    /// Every replay goes one page further, of the tenants whose last round has ended.
+    fn begin_rounds(&mut self, app: &Arc<App>, running: Vec<Replay>) {
+        self.allowed.retain(|id, _| running.iter().any(|it| it.id == *id));
+        let mut of: HashMap<Tenant, Vec<Replay>> = HashMap::new();
+        for it in running {
+            of.entry(it.tenant.clone()).or_default().push(it);
+        }
+        for (tenant, own) in of {
+            if self.rounds.len() >= TENANTS_AT_ONCE || self.in_round.contains_key(&tenant) {
+                continue;
+            }
+            let own = own.into_iter().map(|it| (self.limit(&it), it)).collect();
+            let round = self.rounds.spawn(step_all(Arc::clone(app), own));
+            self.in_round.insert(tenant, round.id());
+        }
+    }
+
+    /// How many deliveries a replay may make due in this round.
+    fn limit(&mut self, it: &Replay) -> u32 {
+        let Some(rate) = it.per_minute else { return ROUND_MAX };
+        let left = self.allowed.entry(it.id).or_insert(ROUNDS_A_MINUTE);
+        *left += rate;
+        let whole = (*left / ROUNDS_A_MINUTE).min(ROUND_MAX);
+        *left = (*left - whole * ROUNDS_A_MINUTE).min(ROUNDS_A_MINUTE);
+        whole
+    }
+}
+
+async fn step_all(app: Arc<App>, own: Vec<(u32, Replay)>) {
+    for (limit, it) in own {
+        let id = it.id;
+        if limit > 0
+            && let Err(err) = step(&app, it, usize::try_from(limit).unwrap_or(1)).await
+        {
+            tracing::warn!(replay = %id, %err, "cannot go on with a replay; trying again");
+        }
+    }
+}
+
+async fn step(app: &App, mut it: Replay, limit: usize) -> store::Result<()> {
     let mut page = Vec::new();
     for _ in 0..LOOKS_MAX {
         let more = app.store.replay_page(&it, limit - page.len()).await?;
@@ -87,14 +124,10 @@ async fn step(app: &Arc<App>, mut it: Replay, limit: usize) -> store::Result<boo
     it.replayed += u64::try_from(these.len()).unwrap_or(0);
     it.skipped += u64::try_from(page.len() - these.len()).unwrap_or(0);
     let it = app.store.replay_these(it, these, clock::now_ms()).await?;
-    let mut subscriptions: Vec<Uuid> = page.iter().map(|row| row.subscription).collect();
-    subscriptions.sort_unstable();
-    subscriptions.dedup();
-    // Without a dispatcher there is nobody to tell.
-    let _ = app.outgoing.send(Signal::Changed(subscriptions)).await;
+    app.outgoing.changed(&it.tenant, page.iter().map(|row| row.subscription));
     if it.state == ReplayState::Done {
         let data = json!({"replay": it.id, "replayed": it.replayed, "skipped": it.skipped});
         announce(app, &it.tenant, "replay.done", data).await?;
     }
-    Ok(it.state == ReplayState::Running)
+    Ok(())
 }

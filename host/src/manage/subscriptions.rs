@@ -32,7 +32,7 @@ pub async fn create(
     format: &dyn Format,
     draft: Draft,
 ) -> Result<Subscription, Refusal> {
-    check_endpoint(app, format, &draft).await?;
+    check_endpoint(app, tenant, format, &draft).await?;
     let Asked { state, rate_per_minute } = ask_endpoint(
         app,
         tenant,
@@ -92,7 +92,7 @@ pub async fn replace(
     id: Uuid,
     draft: Draft,
 ) -> Result<Subscription, Refusal> {
-    check_endpoint(app, format, &draft).await?;
+    check_endpoint(app, tenant, format, &draft).await?;
     change(app, tenant, id, Change::Replace(format.name(), Box::new(draft))).await
 }
 
@@ -193,10 +193,9 @@ pub async fn rotate_secret(app: &App, tenant: &Tenant, id: Uuid) -> Result<Signi
 /// # Errors
 ///
 /// There is no such subscription, or the store cannot take the change.
-pub async fn delete(app: &App, tenant: &Tenant, id: Uuid) -> Result<Subscription, Refusal> {
-    let deleted = app.store.delete_subscription(tenant, id).await?;
-    app.catch_up().await?;
-    Ok(deleted)
+pub async fn delete(app: &App, tenant: &Tenant, id: Uuid) -> Result<(), Refusal> {
+    app.store.delete_subscription(tenant, id).await?;
+    Ok(app.catch_up().await?)
 }
 
 /// What a delivery's end asks for: another state, or none any more.
@@ -210,11 +209,11 @@ pub async fn stop_delivering(app: &App, id: Uuid, state: Option<State>) -> Resul
         return Ok(());
     }
     let stopped = match state {
-        Some(state) => set_state(app, &subscription.tenant, id, state).await,
+        Some(state) => set_state(app, &subscription.tenant, id, state).await.map(drop),
         None => delete(app, &subscription.tenant, id).await,
     };
     match stopped {
-        Ok(_) | Err(Refusal::NotFound) => Ok(()),
+        Ok(()) | Err(Refusal::NotFound) => Ok(()),
         Err(refusal) => Err(format!("{refusal:?}")),
     }
 }
@@ -246,7 +245,7 @@ async fn change(
                 let changed = result?;
                 if changed.state == State::Active && !was_active {
                     // Before anybody knows: what comes from now on goes after what is held.
-                    app.releases.begin(id);
+                    app.releases.begin(tenant, id);
                 }
                 app.catch_up().await?;
                 return Ok(changed);
@@ -317,13 +316,19 @@ async fn apply(app: &App, mut it: Subscription, change: &Change) -> Result<Appli
 async fn patched(app: &App, present: &Subscription, patch: &Value) -> Result<Draft, Refusal> {
     let format = app.format(present.format);
     let draft = format.api().ok_or(Refusal::NotFound)?.patched(present, patch)?;
-    check_endpoint(app, format, &draft).await?;
+    check_endpoint(app, &present.tenant, format, &draft).await?;
     Ok(draft)
 }
 
-async fn check_endpoint(app: &App, format: &dyn Format, draft: &Draft) -> Result<(), Refusal> {
+async fn check_endpoint(
+    app: &App,
+    tenant: &Tenant,
+    format: &dyn Format,
+    draft: &Draft,
+) -> Result<(), Refusal> {
+    let owner = Some(tenant.clone());
     app.egress
-        .check(draft.url_field, &draft.url, format.takes_http())
+        .check(&app.dns, &owner, draft.url_field, &draft.url, format.takes_http())
         .await
         .map_err(|violation| Refusal::Invalid(vec![violation]))
 }

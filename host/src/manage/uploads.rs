@@ -1,44 +1,25 @@
-//! Who compiles, and when: one after the other, and nobody keeps others from it.
+//! Who uploads and who checks configurations, and when: nobody keeps others from it.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
-use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
-
-use crate::event::Tenant;
+use crate::fair::{Bounds, Busy, FairSemaphore, Owner, Permit};
 
 /// How many uploads there may be at once: of one owner, and of all. Each holds a file in memory.
-const OWN_MAX: usize = 4;
-const ALL_MAX: usize = 16;
-/// How many configurations are checked at once by schemas of tenants.
-const CHECKS_MAX: usize = 2;
+const UPLOADS: Bounds = Bounds { all: 16, own: 4, waiting: 0 };
+/// One upload of an owner decides after the other; those of other owners are no concern of theirs.
+const TURNS: Bounds = Bounds { all: usize::MAX, own: 1, waiting: 16 };
+/// How many configurations are checked at once by schemas of tenants, each in a process of its own.
+const CHECKS: Bounds = Bounds { all: 2, own: 1, waiting: 64 };
 
-/// See the head of this module.
+/// The turns of uploads and of checks, and how many of them may wait for each tenant.
 pub struct Uploads {
-    /// How many there are, by their owner.
-    begun: Mutex<HashMap<Option<Tenant>, usize>>,
-    turn: tokio::sync::Mutex<()>,
-    checks: Semaphore,
-}
-
-/// An upload that has begun.
-pub struct Upload<'a> {
-    uploads: &'a Uploads,
-    owner: Option<Tenant>,
-}
-
-/// Why an upload cannot begin now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Busy {
-    /// Its owner has as many under way as one may have.
-    Own,
-    All,
+    begun: FairSemaphore,
+    turns: FairSemaphore,
+    checks: FairSemaphore,
 }
 
 impl Default for Uploads {
     fn default() -> Uploads {
-        let checks = Semaphore::new(CHECKS_MAX);
-        Uploads { begun: Mutex::default(), turn: tokio::sync::Mutex::default(), checks }
+        let [begun, turns, checks] = [UPLOADS, TURNS, CHECKS].map(FairSemaphore::new);
+        Uploads { begun, turns, checks }
     }
 }
 
@@ -48,65 +29,49 @@ impl Uploads {
     /// # Errors
     ///
     /// There are too many.
-    pub fn begin(&self, owner: Option<&Tenant>) -> Result<Upload<'_>, Busy> {
-        let mut begun = self.begun();
-        if begun.values().sum::<usize>() >= ALL_MAX {
-            return Err(Busy::All);
-        }
-        let own = begun.entry(owner.cloned()).or_default();
-        if *own >= OWN_MAX {
-            return Err(Busy::Own);
-        }
-        *own += 1;
-        Ok(Upload { uploads: self, owner: owner.cloned() })
+    pub fn begin(&self, owner: &Owner) -> Result<Permit, Busy> {
+        self.begun.try_take(owner)
     }
 
-    /// One upload after the other.
-    pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().await
+    /// To be held from the look at what an owner has until that is changed.
+    ///
+    /// # Errors
+    ///
+    /// Too many of its uploads wait.
+    pub(super) async fn turn(&self, owner: &Owner) -> Result<Permit, Busy> {
+        self.turns.take(owner).await
     }
 
-    /// Few checks of configurations at once.
-    pub(super) async fn check_turn(&self) -> SemaphorePermit<'_> {
-        self.checks.acquire().await.expect("it is never closed")
-    }
-
-    fn begun(&self) -> std::sync::MutexGuard<'_, HashMap<Option<Tenant>, usize>> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Upload<'_> {
-    fn drop(&mut self) {
-        let mut begun = self.uploads.begun();
-        if let Some(own) = begun.get_mut(&self.owner) {
-            *own -= 1;
-            if *own == 0 {
-                begun.remove(&self.owner);
-            }
-        }
+    /// To be held while a configuration is checked by the schema of a tenant.
+    ///
+    /// # Errors
+    ///
+    /// Too many of the owner's wait.
+    pub(super) async fn check_turn(&self, owner: &Owner) -> Result<Permit, Busy> {
+        self.checks.take(owner).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Tenant;
 
     #[test]
     fn no_owner_takes_all_places() {
         let uploads = Uploads::default();
         let tenant = |number: usize| Some(Tenant::new(&format!("t{number}")).unwrap());
         let mut begun = Vec::new();
-        for number in 0..ALL_MAX {
-            let owner = tenant(number / OWN_MAX);
-            begun.push(uploads.begin(owner.as_ref()).ok().unwrap());
-            if number == OWN_MAX - 1 {
-                assert_eq!(uploads.begin(owner.as_ref()).err(), Some(Busy::Own));
+        for number in 0..UPLOADS.all {
+            let owner = tenant(number / UPLOADS.own);
+            begun.push(uploads.begin(&owner).unwrap());
+            if number == UPLOADS.own - 1 {
+                assert_eq!(uploads.begin(&owner).err(), Some(Busy::Own));
             }
         }
-        assert_eq!(uploads.begin(None).err(), Some(Busy::All));
+        assert_eq!(uploads.begin(&None).err(), Some(Busy::All));
         begun.pop();
-        assert!(uploads.begin(None).is_ok());
-        assert!(uploads.begin(tenant(9).as_ref()).is_ok(), "a place that was given back is free");
+        assert!(uploads.begin(&None).is_ok());
+        assert!(uploads.begin(&tenant(9)).is_ok(), "a place that was given back is free");
     }
 }

@@ -3,7 +3,12 @@
 //! Events come from the store's writer, straight after their commit. When a tenant's come faster than
 //! they can be routed, the rest waits in the store and is read from there: memory stays bounded.
 
+mod deliveries;
+mod memory;
+mod needs;
 mod routing;
+mod samples;
+mod suspects;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -11,33 +16,29 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 use crate::app::App;
-use crate::clock;
 use crate::event::Tenant;
-use crate::store::Unrouted;
-use crate::workers::Batch;
+use crate::fair::Batch;
+use crate::marks::Slot;
+use crate::store::{Record, Unrouted};
+use memory::{Memory, Place};
 use routing::Routing;
+use samples::Samples;
 
-/// How many events are read from the store at a time.
-const READ_MAX: usize = 256;
+pub use suspects::try_suspects;
+
 /// How long a failed read of the store is left alone.
 const READ_AGAIN: Duration = Duration::from_millis(500);
-/// How many dropped deliveries of a subscription are kept as examples, each minute.
-const FILTERED_SAMPLES_MAX: u32 = 10;
-/// Of how many subscriptions that is counted.
-const SAMPLED_MAX: usize = 100_000;
-const MINUTE_MS: i64 = 60_000;
 
-/// See the head of this module.
+/// Takes events from the writer and from the store, and has the workers route them.
 pub struct Router {
     app: OnceLock<Weak<App>>,
     handle: Handle,
     lanes: Mutex<HashMap<Tenant, Lane>>,
     feeders: Mutex<JoinSet<()>>,
-    /// Of each subscription, the minute and how many examples it has had in it.
-    samples: Mutex<HashMap<Uuid, (i64, u32)>>,
+    memory: Arc<Memory>,
+    samples: Samples,
 }
 
 /// How far a tenant's events have been taken up.
@@ -57,7 +58,8 @@ impl Router {
             handle: Handle::current(),
             lanes: Mutex::default(),
             feeders: Mutex::default(),
-            samples: Mutex::default(),
+            memory: Arc::default(),
+            samples: Samples::default(),
         })
     }
 
@@ -85,7 +87,9 @@ impl Router {
             let lane = lanes.entry(tenant.clone()).or_default();
             if lane.behind.is_some() {
                 lane.left = seq;
-            } else if self.submit(&app, &mut batch, it, false).is_err() {
+            } else if let Some(place) = self.memory.place(&it.event) {
+                self.submit(&app, &mut batch, it, place, false);
+            } else {
                 (lane.behind, lane.left) = (Some(seq - 1), seq);
                 self.feed(tenant, false);
             }
@@ -102,20 +106,18 @@ impl Router {
         self.app.get()?.upgrade()
     }
 
-    /// Gives an event back when there is no room for it.
+    /// `again`: the event may have been routed in part before.
     fn submit(
         self: &Arc<Router>,
         app: &Arc<App>,
-        batch: &mut Batch<'_>,
+        batch: &mut Batch<'_, Slot>,
         it: Unrouted,
+        place: Place,
         again: bool,
-    ) -> Result<(), Unrouted> {
-        let bytes = it.event.content.data_bytes();
-        let task = {
-            let (router, app, it) = (Arc::clone(self), Arc::clone(app), it.clone());
-            move || Routing::begin(router, app, it, again).go_on()
-        };
-        batch.submit(&it.event.tenant, bytes, task).map_err(|_| it)
+    ) {
+        let owner = Some(it.event.tenant.clone());
+        let routing = Routing::new(Arc::clone(self), Arc::clone(app), it, place, again);
+        batch.add(&owner, move |slot| routing.go_on(slot));
     }
 
     /// Reads a tenant's events from the store until there are no more than come anyway.
@@ -131,15 +133,16 @@ impl Router {
             let Some(after) = lock(&self.lanes).get(&tenant).and_then(|lane| lane.behind) else {
                 return;
             };
-            let events = match app.store.unrouted(&tenant, after, READ_MAX).await {
-                Ok(events) => events,
+            let (limit, place) = self.memory.place_for_page(&tenant).await;
+            let page = match app.store.unrouted(&tenant, after, limit).await {
+                Ok(page) => page,
                 Err(err) => {
                     tracing::warn!(%tenant, %err, "cannot read events; trying again");
                     tokio::time::sleep(READ_AGAIN).await;
                     continue;
                 }
             };
-            if events.is_empty() {
+            let Some(upto) = page.upto() else {
                 let mut lanes = lock(&self.lanes);
                 let lane = lanes.entry(tenant.clone()).or_default();
                 // Otherwise one has been left there since we looked.
@@ -148,34 +151,20 @@ impl Router {
                     return;
                 }
                 continue;
+            };
+            for (seq, why) in page.broken {
+                tracing::error!(%tenant, seq, why, "an event is broken and cannot be routed");
+                app.store.record(vec![Record::Routed { tenant: tenant.clone(), seq }]);
             }
-            for mut it in events {
-                let seq = it.seq;
-                loop {
-                    let room = app.workers.room();
-                    match self.submit(&app, &mut app.workers.batch(), it, again) {
-                        Ok(()) => break,
-                        Err(back) => it = back,
-                    }
-                    room.await;
-                }
-                lock(&self.lanes).entry(tenant.clone()).or_default().behind = Some(seq);
+            drop(place);
+            let mut batch = app.workers.batch();
+            for it in page.events {
+                let place = self.memory.place_anyway(&it.event);
+                self.submit(&app, &mut batch, it, place, again);
             }
+            drop(batch);
+            lock(&self.lanes).entry(tenant.clone()).or_default().behind = Some(upto);
         }
-    }
-
-    fn is_sample(&self, subscription: Uuid) -> bool {
-        let minute = clock::now_ms() / MINUTE_MS;
-        let mut samples = lock(&self.samples);
-        if samples.len() > SAMPLED_MAX {
-            samples.clear();
-        }
-        let sample = samples.entry(subscription).or_default();
-        if sample.0 != minute {
-            *sample = (minute, 0);
-        }
-        sample.1 += 1;
-        sample.1 <= FILTERED_SAMPLES_MAX
     }
 }
 

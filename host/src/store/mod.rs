@@ -1,8 +1,9 @@
 //! What is kept, and the trait that each engine implements.
 //!
 //! Two kinds of writes. Those that somebody waits for (an accepted event, a changed subscription)
-//! answer after their commit. Records of deliveries are handed over and committed with the next
-//! group, in the order in which they were handed over: nothing on the way of an event waits for them.
+//! answer after their commit. Records of deliveries are handed over and committed soon: nothing on the way
+//! of an event waits for them. What is asked for one tenant is done in the order in which it was asked; between
+//! tenants the writer takes turns.
 
 #[cfg(test)]
 mod contract;
@@ -10,6 +11,7 @@ mod log;
 mod plugins;
 mod replays;
 mod sqlite;
+mod usage;
 
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use uuid::Uuid;
 
 use crate::delivery::{Attempt, Delivery};
 use crate::event::{Content, Event, Tenant};
+use crate::marks::Work;
 use crate::plugin::Digest;
 use crate::render::Rendering;
 use crate::subscription::{SigningSecret, Subscription};
@@ -28,9 +31,10 @@ pub use log::{Backlog, Claim, Counts, CountsQuery, DeliveryQuery, Due, Page, Pla
 pub use plugins::{LogEntry, LogQuery, PluginStore, Quarantine};
 pub use replays::{Replay, ReplayPage, ReplayQuery, ReplayState, ReplayStore, Replayable};
 pub use sqlite::{Sharing, Sqlite};
+pub use usage::Usage;
 
 /// Why something was not read or written. Texts are for the operator; callers answer by the kind.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The engine cannot write or read now; nothing of the request was done.
     #[error("the store is not available: {0}")]
@@ -43,6 +47,12 @@ pub enum StoreError {
     Changed,
     #[error("there is no such thing")]
     NotFound,
+    /// A tenant would have more than it may: in a sentence, with the number and the setting.
+    #[error("{0}")]
+    Quota(String),
+    /// A row is not what was written: nothing is made of it.
+    #[error("a row of the store is broken: {0}")]
+    Broken(String),
 }
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -89,9 +99,57 @@ pub enum Record {
     Log(Box<LogEntry>),
     /// An endpoint does nothing but fail since a time, of which so many percent have been announced until
     /// it is disabled; none: not any more.
-    Failing { subscription: Uuid, since: Option<(i64, u8)> },
+    Failing { tenant: Tenant, subscription: Uuid, since: Option<(i64, u8)> },
     /// Every delivery of an event has been recorded before this.
     Routed { tenant: Tenant, seq: u64 },
+}
+
+impl UnroutedPage {
+    /// The number of the last event of the page; none where there are no more.
+    pub fn upto(&self) -> Option<u64> {
+        let last = self.events.last().map(|it| it.seq);
+        last.max(self.broken.last().map(|(seq, _)| *seq))
+    }
+}
+
+impl Record {
+    /// Whose record it is. Those of one tenant are written in the order in which they were handed over.
+    pub fn tenant(&self) -> &Tenant {
+        match self {
+            Record::Delivery { tenant, .. }
+            | Record::Filtered { tenant, .. }
+            | Record::Failing { tenant, .. }
+            | Record::Routed { tenant, .. } => tenant,
+            Record::Log(it) => &it.tenant,
+        }
+    }
+
+    /// What it is about, for the operator. Without anything that was received or sent.
+    pub fn what(&self) -> String {
+        match self {
+            Record::Delivery { delivery, .. } => format!("delivery {}", delivery.id),
+            Record::Filtered { subscription, .. } => format!("filtered for {subscription}"),
+            Record::Log(it) => format!("a line of plugin {}", it.plugin),
+            Record::Failing { subscription, .. } => format!("failures of {subscription}"),
+            Record::Routed { seq, .. } => format!("routing of event number {seq}"),
+        }
+    }
+}
+
+/// Events that are not routed.
+#[derive(Debug, Default)]
+pub struct UnroutedPage {
+    pub events: Vec<Unrouted>,
+    /// Events that cannot be read, each with its number and what is wrong. They can never be routed.
+    pub broken: Vec<(u64, String)>,
+}
+
+/// How often a process has ended while it worked on something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    pub tenant: Tenant,
+    pub work: Work,
+    pub count: u32,
 }
 
 /// One state of a subscription and the revision at which it ended, if it did.
@@ -161,24 +219,49 @@ pub struct Signals {
     pub changed: Box<dyn Fn() + Send>,
 }
 
-/// What an engine does.
+/// What an engine does. Whatever gives a tenant more than it may have is refused with [`StoreError::Quota`].
 #[async_trait]
 pub trait Store: PluginStore + ReplayStore {
-    /// Commits events; those that were accepted before are left out. Answers in the order given.
+    /// Commits events; those that were accepted before are left out. Answers in the order given. Where not all of
+    /// them can be committed the first ones may be; sent again they are known.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>>;
 
-    /// Hands records over. Waits while the engine is behind, and never fails: what cannot be written
-    /// now is written later, before anything that is handed over after it.
-    async fn record(&self, records: Vec<Record>);
+    /// Hands records over. Never waits and never fails: what cannot be written now is written later, before
+    /// anything that is handed over after it for the same tenant. Whoever can make many of them for one
+    /// tenant looks first whether there is room.
+    fn record(&self, records: Vec<Record>);
+
+    /// Whether few enough records of a tenant wait to be written that more of them may be made.
+    fn has_room(&self, tenant: &Tenant) -> bool;
+
+    /// Waits until there is room for a tenant's records.
+    async fn room(&self, tenant: &Tenant);
 
     /// Waits until everything that was handed over so far is committed.
     async fn flush(&self);
+
+    /// Waits until everything is committed that was handed over so far for one tenant.
+    async fn flush_of(&self, tenant: &Tenant);
+
+    /// Why nothing can be written now, or could not until a moment ago; none when all is well.
+    fn trouble(&self) -> Option<String>;
+
+    /// Whether nothing will ever be written again by this process.
+    fn is_dead(&self) -> bool;
 
     /// For each tenant with events that are not routed, the number before the first of them.
     async fn unrouted_tenants(&self) -> Result<Vec<(Tenant, u64)>>;
 
     /// The tenant's next events that are not routed, after a number.
-    async fn unrouted(&self, tenant: &Tenant, after: u64, limit: usize) -> Result<Vec<Unrouted>>;
+    /// They are so few that they have a few megabytes together.
+    async fn unrouted(&self, tenant: &Tenant, after: u64, limit: usize) -> Result<UnroutedPage>;
+
+    /// Counts that a process has ended while it worked on these. Answers all that was counted for events that
+    /// are kept. What another version of the program has died of is forgotten.
+    async fn count_deaths(&self, works: Vec<Work>, now_ms: i64) -> Result<Vec<Death>>;
+
+    /// An event was worked on, and nothing happened.
+    async fn forget_deaths(&self, event: Uuid) -> Result<()>;
 
     /// The ids of an event's deliveries that have been recorded.
     async fn recorded(&self, event: &Event) -> Result<Vec<Uuid>>;
@@ -191,7 +274,7 @@ pub trait Store: PluginStore + ReplayStore {
     async fn set_back(&self, now_ms: i64, by_ms: i64) -> Result<()>;
 
     /// For each subscription with deliveries to come, when the next one is due.
-    async fn due(&self) -> Result<Vec<(Uuid, i64)>>;
+    async fn due(&self) -> Result<Vec<(Tenant, Uuid, i64)>>;
 
     /// Takes deliveries that are due, oldest first. They are due no more: given out again is what is
     /// recorded with a time, or was given out to a process that has ended.
@@ -199,6 +282,7 @@ pub trait Store: PluginStore + ReplayStore {
     /// `order_wait_ms` holds the others up no more.
     async fn claim(
         &self,
+        tenant: &Tenant,
         subscription: Uuid,
         now_ms: i64,
         limit: usize,
@@ -212,6 +296,7 @@ pub trait Store: PluginStore + ReplayStore {
     /// out. Answers how many; none where nothing is held, or something keeps it from being delivered to.
     async fn release_held(
         &self,
+        tenant: &Tenant,
         subscription: Uuid,
         limit: usize,
         now_ms: i64,
@@ -249,7 +334,7 @@ pub trait Store: PluginStore + ReplayStore {
     ) -> Result<Subscription>;
 
     /// Ends a subscription; what it still was to get is cancelled.
-    async fn delete_subscription(&self, tenant: &Tenant, id: Uuid) -> Result<Subscription>;
+    async fn delete_subscription(&self, tenant: &Tenant, id: Uuid) -> Result<()>;
 
     /// Signs with a new secret; the ones before it sign beside it until a time.
     async fn rotate_secret(
@@ -320,6 +405,9 @@ pub trait Store: PluginStore + ReplayStore {
 
     async fn tenant_exists(&self, tenant: &Tenant) -> Result<bool>;
 
+    /// What a tenant has of what is bounded.
+    async fn usage(&self, tenant: &Tenant) -> Result<Usage>;
+
     /// Replaces the alternate ids of a profile.
     async fn put_identities(
         &self,
@@ -336,7 +424,7 @@ pub trait Store: PluginStore + ReplayStore {
     async fn events(&self, tenant: &Tenant, before: u64, limit: usize) -> Result<Vec<Unrouted>>;
 
     /// A rendering that something is or was made by.
-    async fn rendering(&self, hash: Digest) -> Result<Option<Rendering>>;
+    async fn rendering(&self, tenant: &Tenant, hash: Digest) -> Result<Option<Rendering>>;
 
     /// The log, newest first.
     async fn deliveries(&self, tenant: &Tenant, query: DeliveryQuery) -> Result<Page>;
@@ -365,6 +453,6 @@ pub trait Store: PluginStore + ReplayStore {
     /// What is wrong with the store, in a sentence each. Reads all of it.
     async fn check(&self) -> Result<Vec<String>>;
 
-    /// Commits what was handed over and ends.
+    /// Commits what was handed over, where that is possible, and ends.
     async fn close(&self);
 }

@@ -33,6 +33,8 @@ pub struct LogQuery {
     pub level: Option<LogLevel>,
     /// The ones after this number, oldest first; without it, the newest ones, newest first.
     pub after: Option<u64>,
+    /// Of the newest ones, only those before this number.
+    pub before: Option<u64>,
     pub limit: usize,
 }
 
@@ -58,7 +60,7 @@ pub struct Quarantine {
 #[async_trait]
 pub trait PluginStore: Send + Sync {
     /// Stores a version of a plugin, unless it is there, and makes it the current one in the place of
-    /// `replaces`. `changed` are new states of the subscriptions that follow the name.
+    /// `replaces`. Who follows the name is brought to it by [`PluginStore::follow_plugin`].
     ///
     /// # Errors
     ///
@@ -68,8 +70,19 @@ pub trait PluginStore: Send + Sync {
         version: PluginVersion,
         file: Option<Bytes>,
         replaces: Option<Digest>,
-        changed: Vec<Subscription>,
     ) -> Result<()>;
+
+    /// Stores new states of some subscriptions that follow the name of a version. One that has been changed meanwhile
+    /// stays as it is. Answers how many these are.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Changed`] when it is not the current version any more; nothing is stored.
+    async fn follow_plugin(
+        &self,
+        version: PluginVersion,
+        changed: Vec<Subscription>,
+    ) -> Result<usize>;
 
     /// The version of a plugin of this owner's that was current before the present one.
     async fn previous_plugin(
@@ -120,12 +133,14 @@ pub trait PluginStore: Send + Sync {
         it: &PluginRef,
     ) -> Result<Option<PluginVersion>>;
 
-    /// The subscriptions with a step that follows a name: of one tenant, with a step of its own; or, for
-    /// a shared plugin, of all, with any step.
+    /// Subscriptions with a step that follows a name: of one tenant, with a step of its own; or, for
+    /// a shared plugin, of all, with any step. In the order of their ids, behind this one.
     async fn followers(
         &self,
         tenant: Option<&Tenant>,
         name: &PluginName,
+        after: Option<Uuid>,
+        limit: usize,
     ) -> Result<Vec<Subscription>>;
 
     /// The file of a plugin.
@@ -156,8 +171,8 @@ pub trait PluginStore: Send + Sync {
     async fn quarantines(&self) -> Result<Vec<Quarantine>>;
 
     /// Ends a quarantine.
-    async fn lift_quarantine(&self, subscription: Uuid) -> Result<()>;
+    async fn lift_quarantine(&self, tenant: &Tenant, subscription: Uuid) -> Result<()>;
 
     /// The oldest delivery of a subscription that is held and was never rendered.
-    async fn oldest_held(&self, subscription: Uuid) -> Result<Option<Due>>;
+    async fn oldest_held(&self, tenant: &Tenant, subscription: Uuid) -> Result<Option<Due>>;
 }

@@ -84,9 +84,10 @@ pub fn compare(
     event: &Arc<Event>,
     present: &Rendering,
     proposed: &Rendering,
+    bytes_max: usize,
 ) -> Result<Comparison, Fault> {
-    let (present, present_runs) = render(runtime, format, event, present)?;
-    let (proposed, proposed_runs) = render(runtime, format, event, proposed)?;
+    let (present, present_runs) = render(runtime, format, event, present, bytes_max)?;
+    let (proposed, proposed_runs) = render(runtime, format, event, proposed, bytes_max)?;
     let (change, reason) = judge(&present, &proposed);
     let diff = match (&present, &proposed) {
         (Rendered::Bodies(before), Rendered::Bodies(after)) if change == Change::Changed => {

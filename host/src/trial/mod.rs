@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use crate::delivery::Reason;
 use crate::event::{Content, Event};
 use crate::formats::{CloudEvents, Format};
-use crate::render::Rendering;
+use crate::render::{Output, Rendering};
 use crate::wasm::{Addressee, Fault, Outcome, Runtime, Step, StepRun};
 
 pub use compare::{Change, Comparison, Totals, compare, difference};
 pub use reproduce::Reproduction;
-pub use shadow::{Shadow, Shadows};
+pub use shadow::{Seeing, Shadow, Shadows};
 
 /// What one plugin makes of one event.
 #[derive(Debug)]
@@ -73,6 +73,8 @@ pub fn try_step(runtime: &Runtime, event: &Arc<Event>, step: &Step) -> Result<Tr
 
 /// An event in the CloudEvents JSON format.
 pub fn structured(event: &Event, content: &Content) -> Value {
-    let body = CloudEvents.encode(event, content, &Rendering::default());
+    let out = Output::new(usize::MAX);
+    let body = CloudEvents.encode(event, content, &Rendering::default(), out);
+    let body = body.expect("it may be of any size");
     serde_json::from_slice(&body.bytes).expect("the format writes JSON")
 }

@@ -1,40 +1,38 @@
 //! The compiler, in a process of its own: this program again, by its hidden command `compile-plugin`,
 //! with limits on its time and memory. What a hostile file does to it, it does to nobody else.
 
-use std::io::{self, Read, Write};
-use std::os::unix::process::ExitStatusExt;
-#[cfg(feature = "compiler")]
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Refusal;
 use super::engine::{Limits, Purpose};
-use super::{Fault, Refusal};
+use super::process::OneChild;
 use crate::event::Violation;
 use crate::plugin::{Manifest, World};
 
-/// The most bytes that the two processes tell each other: compiled code, most of it.
-const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+/// The most that it says beside code: what is known of the file, or what is wrong with a configuration.
+pub(super) const HEAD_BYTES_MAX: u64 = 8 << 20;
 /// CPU time for the check of a configuration, and for an image, in seconds.
 const CHECK_SECONDS: u32 = 2;
 const IMAGE_SECONDS: u32 = 20;
-/// The child is the last to get a core, so that its time on the clock may be far longer than its CPU time.
-const WALL_PER_CPU: u32 = 10;
-
+/// How large an image may be.
+const IMAGE_BYTES_MAX: u64 = 16 << 20;
+/// How the child ends that cannot write its answer.
+pub(super) const CANNOT_WRITE: i32 = 74;
 /// What compiling one file may use.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Budget {
-    /// CPU time, in seconds.
+    /// CPU time, in seconds, for each form of the code.
     pub seconds: u32,
     pub memory_bytes: u64,
+    /// How large each form of the code may be.
+    pub code_bytes: u64,
 }
 
 /// Who compiles.
@@ -49,7 +47,7 @@ pub enum Compiler {
 
 /// What is asked of the process, beside the bytes that it is about.
 #[derive(Debug, Serialize, Deserialize)]
-enum Order {
+pub(super) enum Order {
     /// To compile the file.
     Compile(Job),
     /// To check the configuration by a schema.
@@ -59,7 +57,8 @@ enum Order {
 /// What is to be compiled, beside the file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
-    pub(super) purpose: Purpose,
+    /// For what engines there is to be code.
+    pub(super) forms: Vec<Purpose>,
     pub(super) limits: Limits,
     /// Make an image of the plugin after it has taken this configuration.
     pub(super) config: Option<String>,
@@ -74,27 +73,60 @@ pub(super) struct About {
     pub(super) compile_time: Duration,
     /// The median of a fresh instance that is asked nothing.
     pub(super) empty_run_time: Duration,
+    /// What is kept for it is the text of a script, and no code.
+    pub(super) is_script: bool,
 }
 
+/// What has come out of a file, as the process that compiles has it.
+#[cfg(feature = "compiler")]
 pub(super) struct Compiled {
     pub(super) about: About,
-    pub(super) code: Bytes,
+    /// The code in the forms that were asked for.
+    pub(super) codes: Vec<Vec<u8>>,
+}
+
+/// The same as this process has it: the code stays on disk.
+pub(super) struct Made {
+    pub(super) about: About,
+    /// How long each form of the code is, in the order in which they were asked for.
+    pub(super) lengths: Vec<u64>,
+    /// What follows is the code.
+    pub(super) code: BufReader<File>,
 }
 
 impl Compiler {
-    /// Takes a moment, and a core.
-    pub(super) fn compile(&self, job: Job, file: &[u8]) -> Result<Compiled, Refusal> {
+    /// Takes a moment, and a core. `folder` is for the code until somebody takes it. `spent` becomes the CPU time
+    /// that it took, whatever comes of it.
+    pub(super) fn compile(
+        &self,
+        folder: &Path,
+        job: Job,
+        file: &[u8],
+        spent: &mut Duration,
+    ) -> Result<Made, Refusal> {
         match self {
             Compiler::Child(program, budget) => {
                 let mut budget = *budget;
                 if job.config.is_some() {
                     budget.seconds = budget.seconds.min(IMAGE_SECONDS);
+                    budget.code_bytes = budget.code_bytes.min(IMAGE_BYTES_MAX);
                 }
-                let (about, code) = in_child(program, budget, &Order::Compile(job), file)?;
-                Ok(Compiled { about, code })
+                let child = OneChild { program, budget, folder };
+                let ((about, lengths), code) = child.run(&Order::Compile(job), file, spent)?;
+                Ok(Made { about, lengths, code })
             }
             #[cfg(test)]
-            Compiler::Here => super::compile::compile(&job, file, &|| ()),
+            Compiler::Here => {
+                let stages = super::compile::Stages { form: &|| (), trial: &|| () };
+                let start = std::time::Instant::now();
+                let it = super::compile::compile(&job, file, &stages)?;
+                *spent = start.elapsed();
+                let lengths = it.codes.iter().map(|it| it.len() as u64).collect();
+                let mut code = tempfile::tempfile().expect("there is room for it");
+                code.write_all(&it.codes.concat()).expect("there is room for it");
+                io::Seek::rewind(&mut code).expect("a file has a beginning");
+                Ok(Made { about: it.about, lengths, code: BufReader::new(code) })
+            }
         }
     }
 
@@ -103,130 +135,56 @@ impl Compiler {
     /// # Errors
     ///
     /// It is not a schema, or it takes too long to say.
-    pub(super) fn check(&self, schema: Value, config: &str) -> Result<Vec<Violation>, Refusal> {
+    pub(super) fn check(
+        &self,
+        folder: &Path,
+        schema: Value,
+        config: &str,
+    ) -> Result<Vec<Violation>, Refusal> {
         match self {
             Compiler::Child(program, budget) => {
-                let budget = Budget { seconds: CHECK_SECONDS, ..*budget };
+                let budget = Budget { seconds: CHECK_SECONDS, code_bytes: 0, ..*budget };
+                let child = OneChild { program, budget, folder };
                 let order = Order::Check { schema };
-                in_child(program, budget, &order, config.as_bytes())
-                    .map(|(violations, _)| violations)
+                let mut spent = Duration::ZERO;
+                child.run(&order, config.as_bytes(), &mut spent).map(|(violations, _)| violations)
             }
             #[cfg(test)]
-            Compiler::Here => check(&schema, config.as_bytes()),
+            Compiler::Here => super::child::check(&schema, config.as_bytes()),
         }
     }
 }
 
-fn in_child<T: DeserializeOwned>(
-    program: &Path,
-    budget: Budget,
-    order: &Order,
-    bytes: &[u8],
-) -> Result<(T, Bytes), Refusal> {
-    let ours = |err: &dyn std::fmt::Display| {
-        let detail = format!("the compiler `{}` cannot be used: {err}", program.display());
-        Refusal::new(Fault::Host(String::new()).code(), detail)
-    };
-    let mut child = Command::new(program)
-        .arg("compile-plugin")
-        // Nothing that this process was told, such as its key, is for that one.
-        .env_clear()
-        // In KiB. Otherwise the allocator reserves a GiB, and the limit of its address space is reached.
-        .env("MIMALLOC_ARENA_RESERVE", "32768")
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|err| ours(&err))?;
-    let (mut input, output) = (child.stdin.take(), child.stdout.take());
-    let child = Arc::new(Mutex::new(child));
-    let watch = Watch::start(&child, Duration::from_secs(budget.seconds.into()) * WALL_PER_CPU)
-        .map_err(|err| ours(&err))?;
-    let mut answer = Vec::new();
-    let read = thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut input = input.take().expect("it is piped");
-            // Whoever dies with half of it has its reasons, and the status tells them.
-            let _ = write_message(&mut input, &(budget, order), bytes);
-        });
-        let output = output.expect("it is piped");
-        output.take(MESSAGE_BYTES_MAX + 1).read_to_end(&mut answer)
-    });
-    let status = lock(&child).wait().map_err(|err| ours(&err))?;
-    let limit = |why: String| {
-        let (what, by) = match order {
-            Order::Compile(_) => {
+impl Order {
+    /// How many forms of code it asks for: each has its time and its size.
+    pub(super) fn forms(&self) -> u32 {
+        match self {
+            Order::Compile(job) => u32::try_from(job.forms.len()).unwrap_or(u32::MAX),
+            Order::Check { .. } => 1,
+        }
+    }
+
+    pub(super) fn answer_bytes_max(&self, budget: Budget) -> u64 {
+        HEAD_BYTES_MAX + u64::from(self.forms()) * budget.code_bytes
+    }
+
+    pub(super) fn limit(&self, why: &str) -> Refusal {
+        let (what, by) = match self {
+            Order::Compile(Job { config: None, .. }) => {
                 ("compiling it", " (`plugin-compile-seconds`, `plugin-compile-bytes-max`)")
             }
+            Order::Compile(_) => ("making its image", ""),
             Order::Check { .. } => ("checking a configuration by the plugin's schema", ""),
         };
         Refusal::new("compile-limit", format!("{what} {why}{by}; make it smaller or simpler"))
-    };
-    if watch.ran_out() {
-        return Err(limit("took too long".to_owned()));
     }
-    read.map_err(|err| ours(&err))?;
-    if answer.len() as u64 > MESSAGE_BYTES_MAX {
-        return Err(limit(format!("makes more than {MESSAGE_BYTES_MAX} bytes of code")));
-    }
-    if !status.success() {
-        return Err(match died(status, budget) {
-            Some(why) => limit(why),
-            None => Refusal::new("cannot-compile", format!("the compiler gave up on it: {status}")),
-        });
-    }
-    let answer = Bytes::from(answer);
-    let (result, code) = read_message::<Result<T, Refusal>>(&answer).map_err(|err| ours(&err))?;
-    Ok((result?, answer.slice_ref(code)))
-}
 
-/// Which limit the way in which the child ended tells of.
-fn died(status: ExitStatus, budget: Budget) -> Option<String> {
-    const SIGABRT: i32 = 6;
-    const SIGSEGV: i32 = 11;
-    const SIGKILL: i32 = 9;
-    const SIGXCPU: i32 = 24;
-    let Budget { seconds, memory_bytes } = budget;
-    match status.signal()? {
-        SIGXCPU | SIGKILL => Some(format!("takes more than {seconds} s of CPU time")),
-        SIGABRT | SIGSEGV => {
-            Some(format!("takes more than {memory_bytes} bytes of memory, or too deep a stack"))
+    pub(super) fn too_large(&self, budget: Budget) -> String {
+        match self {
+            Order::Compile(_) => format!("makes more than {} bytes of code", budget.code_bytes),
+            Order::Check { .. } => "finds more wrong than can be told".to_owned(),
         }
-        _ => None,
     }
-}
-
-/// Ends a child that takes too long.
-struct Watch {
-    done: Option<mpsc::Sender<()>>,
-    thread: thread::JoinHandle<bool>,
-}
-
-impl Watch {
-    fn start(child: &Arc<Mutex<Child>>, patience: Duration) -> io::Result<Watch> {
-        let (done, wait) = mpsc::channel();
-        let child = Arc::clone(child);
-        let thread = thread::Builder::new().name("compile-watch".to_owned()).spawn(move || {
-            let late = wait.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout);
-            if late {
-                // It may have ended by itself just now.
-                let _ = lock(&child).kill();
-            }
-            late
-        })?;
-        Ok(Watch { done: Some(done), thread })
-    }
-
-    /// Ends the watch.
-    fn ran_out(mut self) -> bool {
-        self.done.take();
-        self.thread.join().unwrap_or(true)
-    }
-}
-
-fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
-    child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A message is the length of its head, the head as JSON, and bytes up to the end.
@@ -243,82 +201,76 @@ pub(super) fn write_message(
     to.flush()
 }
 
-pub(super) fn read_message<T: for<'a> Deserialize<'a>>(message: &[u8]) -> io::Result<(T, &[u8])> {
-    let cut = || io::Error::new(io::ErrorKind::UnexpectedEof, "the message is cut off");
-    let (length, rest) = message.split_first_chunk().ok_or_else(cut)?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(io::Error::other)?;
-    let (head, bytes) = rest.split_at_checked(length).ok_or_else(cut)?;
-    Ok((serde_json::from_slice(head)?, bytes))
-}
-
-/// What the child does: the whole of the command `compile-plugin`.
-///
-/// # Errors
-///
-/// It is not what the router starts, or there is a bug; what is wrong with the file is an answer.
-#[cfg(feature = "compiler")]
-pub fn serve_one() -> anyhow::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-
-    /// How much of the address space instances of the trial may reserve, which takes no memory.
-    const RESERVED_BYTES_MAX: u64 = 128 << 30;
-
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    rustix::process::nice(19)?;
-    let mut message = Vec::new();
-    io::stdin().take(MESSAGE_BYTES_MAX).read_to_end(&mut message)?;
-    let ((budget, order), bytes): ((Budget, Order), _) = read_message(&message)?;
-    let limit = |resource, soft: u64, hard: u64| {
-        setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })
-    };
-    let seconds = u64::from(budget.seconds);
-    limit(Resource::Cpu, seconds, seconds + 1)?;
-    limit(Resource::Data, budget.memory_bytes, budget.memory_bytes)?;
-    limit(Resource::Core, 0, 0)?;
-    // The engine that the trial runs on reserves what the compiler has no need for.
-    limit(Resource::As, budget.memory_bytes.saturating_mul(2), RESERVED_BYTES_MAX)?;
-    let trial_begins = || {
-        let all = Rlimit { current: Some(RESERVED_BYTES_MAX), maximum: Some(RESERVED_BYTES_MAX) };
-        setrlimit(Resource::As, all).expect("a limit may be raised up to its maximum");
-    };
-    let work = || match order {
-        Order::Compile(job) => super::compile::compile(&job, bytes, &trial_begins)
-            .map(|it| (serde_json::json!(it.about), it.code)),
-        Order::Check { schema } => {
-            check(&schema, bytes).map(|it| (serde_json::json!(it), Bytes::new()))
-        }
-    };
-    let done = catch_unwind(AssertUnwindSafe(work));
-    let gave_up = match &done {
-        Ok(Ok(_)) => false,
-        Ok(Err(refusal)) => refusal.code == "cannot-compile" || refusal.is_ours(),
-        Err(_) => true,
-    };
-    if gave_up && memory_ran_out(budget) {
-        // Not everything that is refused memory says so; this end does.
-        std::process::abort();
+/// The head of a message; then come its bytes.
+pub(super) fn read_head<T: DeserializeOwned>(
+    from: &mut impl Read,
+    bytes_max: u64,
+) -> io::Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u64::from(u32::from_le_bytes(length));
+    if length > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the head is too large"));
     }
-    let (result, code) = match done {
-        Ok(Ok((it, code))) => (Ok(it), code),
-        Ok(Err(refusal)) => (Err(refusal), Bytes::new()),
-        Err(panic) => resume_unwind(panic),
-    };
-    write_message(&mut io::stdout().lock(), &result, &code)?;
-    Ok(())
+    let mut head = Vec::new();
+    from.take(length).read_to_end(&mut head)?;
+    Ok(serde_json::from_slice(&head)?)
 }
 
-/// Whether the process has come near its limit.
-#[cfg(feature = "compiler")]
-fn memory_ran_out(budget: Budget) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let most = status.lines().find_map(|it| it.strip_prefix("VmHWM:")).unwrap_or_default();
-    let most_kib: u64 = most.trim().trim_end_matches(" kB").parse().unwrap_or(0);
-    most_kib << 10 > budget.memory_bytes / 2
-}
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
 
-#[cfg(feature = "compiler")]
-fn check(schema: &Value, config: &[u8]) -> Result<Vec<Violation>, Refusal> {
-    let config: Value = serde_json::from_slice(config)
-        .map_err(|err| Refusal::new("not-json", format!("the configuration is not JSON: {err}")))?;
-    Ok(super::manifest::schema(schema)?.violations(&config))
+    use super::*;
+    use crate::wasm::tests::limits;
+
+    /// What is told of a program that does this in the place of compiling.
+    fn told(script: &str, seconds: u32) -> (Refusal, Duration) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("compiler");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let budget = Budget { seconds, memory_bytes: 1 << 30, code_bytes: 1_000 };
+        let compiler = Compiler::Child(program, budget);
+        let job = Job { forms: vec![Purpose::Serve], limits: limits(), config: None };
+        // More than fits into a pipe.
+        let mut spent = Duration::ZERO;
+        match compiler.compile(folder.path(), job, &[0; 1 << 20], &mut spent) {
+            Ok(_) => panic!("`{script}` compiles"),
+            Err(refusal) => (refusal, spent),
+        }
+    }
+
+    fn check(script: &str, seconds: u32, code: &str, words: &str) {
+        let (refusal, _) = told(script, seconds);
+        assert_eq!(refusal.code, code, "{script}: {refusal}");
+        assert!(refusal.detail.contains(words), "{script}: {refusal}");
+    }
+
+    #[test]
+    fn a_compiler_that_does_not_end_is_ended() {
+        let start = Instant::now();
+        check("exec sleep 60", 0, "compile-limit", "took too long");
+        check("cat > /dev/null; exec sleep 60", 0, "compile-limit", "took too long");
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn how_a_compiler_ends_says_what_was_wrong() {
+        check("exit 3", 9, "cannot-compile", "gave up");
+        check("kill -XCPU $$", 9, "compile-limit", "more than 9 s of CPU time");
+        check("kill -XFSZ $$", 9, "compile-limit", "more than 1000 bytes of code");
+        check("exit 74", 9, "plugin-not-run", "cannot be written");
+        check("cat > /dev/null", 9, "plugin-not-run", "");
+        check("head -c 9000000 /dev/zero", 9, "compile-limit", "more than 1000 bytes of code");
+    }
+
+    #[test]
+    fn the_cpu_time_of_a_compiler_is_known_and_not_how_long_it_waits() {
+        let (_, slept) = told("sleep 0.3; exit 3", 9);
+        assert!(slept < Duration::from_millis(200), "{slept:?}");
+        let (_, worked) = told("i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; exit 3", 9);
+        assert!(worked > slept + Duration::from_millis(20), "{worked:?} and {slept:?}");
+    }
 }

@@ -30,6 +30,11 @@ impl Limits {
         Duration::from_millis(5 * (self.filter_ms + self.transform_ms))
     }
 
+    /// The CPU time of `describe`, and of `configure` outside of a run.
+    pub(super) fn configure_budget(&self) -> Duration {
+        Duration::from_millis(self.configure_ms)
+    }
+
     /// What a run on an event of this size may answer.
     pub(super) fn output_bytes(&self, data_bytes: usize) -> usize {
         (4 * data_bytes + 64 * 1024).min(self.output_bytes_max)

@@ -35,7 +35,7 @@ pub(super) fn snapshot(
     config: &str,
 ) -> Result<Vec<u8>, Refusal> {
     let plugin = load(machine, code)?;
-    let mut call = Call::new(machine, &plugin, None)?;
+    let mut call = Call::on_trial(machine, &plugin)?;
     call.configure(config)?;
     let (store, instance) = call.into_parts();
     let wizer = Wizer::new();

@@ -1,5 +1,6 @@
 //! What a plugin may ask of the host during a run: the event, piece by piece, and a line in the log.
 
+use super::Fault;
 use super::bindings::hookyard::plugin::event::Host as EventHost;
 use super::bindings::hookyard::plugin::log::{Host as LogHost, Level};
 use super::bindings::hookyard::plugin::types;
@@ -10,13 +11,12 @@ use crate::plugin::{LogLevel, LogLine};
 
 const LOG_LINES_MAX: usize = 20;
 const LOG_BYTES_MAX: usize = 4 * 1024;
-/// How many bytes of data a run may have searched for it, pointer by pointer. Host functions are not
-/// interrupted by the clock, so this is what bounds them.
+/// How many bytes of data a run may have searched for it, pointer by pointer.
 pub(super) const SEARCHED_BYTES_MAX: usize = 32 << 20;
-
-#[derive(Debug, thiserror::Error)]
-#[error("searched more than {SEARCHED_BYTES_MAX} bytes of data")]
-pub(super) struct SearchedTooMuch;
+/// What it takes to look a pointer up in no data at all, and to compare it with one declared read: as much as
+/// to search so many bytes.
+const POINTER_BYTES: usize = 128;
+const READ_BYTES: usize = 16;
 
 impl Run {
     fn event_data(&self) -> Option<&Data> {
@@ -38,7 +38,10 @@ impl Run {
         })
     }
 
-    fn find(&mut self, pointer: &str) -> wasmtime::Result<Option<Vec<u8>>> {
+    /// Host functions are not interrupted by the clock, so that each look-up counts what it takes.
+    fn find(&mut self, pointer: &str) -> Result<Option<Vec<u8>>, Fault> {
+        let reads = self.reads.as_ref().map_or(0, |reads| reads.len());
+        self.clock.worked(POINTER_BYTES + pointer.len() + READ_BYTES * reads)?;
         if !self.may_read(pointer) {
             return Ok(None);
         }
@@ -49,8 +52,9 @@ impl Run {
         let searched = found.as_ref().map_or(size, |it| offset(&json, it) + it.bytes().len());
         self.searched_bytes += searched;
         if self.searched_bytes > SEARCHED_BYTES_MAX {
-            return Err(SearchedTooMuch.into());
+            return Err(Fault::Search);
         }
+        self.clock.worked(searched)?;
         Ok(found.map(|it| it.bytes().to_vec()))
     }
 }
@@ -95,11 +99,20 @@ impl EventHost for Run {
     }
 
     fn get(&mut self, pointer: String) -> wasmtime::Result<Option<Vec<u8>>> {
-        self.find(&pointer)
+        if pointer.is_empty() {
+            // Nothing is searched for that, so that only time bounds it, as it does `data`.
+            let whole = match self.whole() {
+                Some(Data::Json(json)) => Some(json.bytes().to_vec()),
+                _ => None,
+            };
+            self.clock.worked(whole.as_ref().map_or(0, Vec::len))?;
+            return Ok(whole);
+        }
+        Ok(self.find(&pointer)?)
     }
 
     fn get_many(&mut self, pointers: Vec<String>) -> wasmtime::Result<Vec<Option<Vec<u8>>>> {
-        pointers.iter().map(|pointer| self.find(pointer)).collect()
+        Ok(pointers.iter().map(|pointer| self.find(pointer)).collect::<Result<_, Fault>>()?)
     }
 
     fn size(&mut self) -> u32 {

@@ -1,59 +1,55 @@
 //! Runs plugins. The only room that knows wasmtime.
 //!
-//! `compiler` makes compiled code of an upload, in a process of its own: there, `check` makes sure that
-//! it is a plugin, `compile` compiles and tries it, and `image` keeps what it is once it is configured.
-//! `cache` keeps compiled code; `engine` says how instances are kept; `run` is one run of one plugin;
-//! `configured` knows which images are worth having; `pipeline` is all the steps of a subscription, one
-//! after the other; `manifest` checks what a plugin says of itself.
+//! `compiler` has compiled code made of an upload, by a `process` of its own, in which the `child` works: there,
+//! `check` makes sure that it is a plugin, `compile` compiles and tries it, and `image` keeps what it is once it is
+//! configured. `workshop` has all of that done, in its `lane`, and nothing else compiles; `hours` counts for whom;
+//! `cache` keeps compiled code on disk, and `runtime` what is loaded of it. `engine` says how instances are kept;
+//! `loaded` is a plugin that can be run, `run` one run of it, whose time the `stopwatch` counts; `configured` knows
+//! which images are worth having; `pipeline` is all the steps of a subscription, one after the other, and `carry`
+//! what comes of a verdict; `manifest` checks what a plugin says of itself.
 
 mod bindings;
 mod cache;
+mod carry;
 #[cfg(feature = "compiler")]
 mod check;
+#[cfg(feature = "compiler")]
+mod child;
 #[cfg(feature = "compiler")]
 mod compile;
 mod compiler;
 mod configured;
 mod engine;
+mod hours;
 #[cfg(feature = "compiler")]
 mod image;
 mod imports;
+mod lane;
+mod loaded;
 mod manifest;
 mod pipeline;
+mod process;
 mod run;
+mod runtime;
 mod standard;
 mod stopwatch;
+mod workshop;
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use wasmtime::component::Component;
 
-use crate::event::Violation;
 use crate::plugin::{Digest, Manifest, World};
-use cache::Cache;
-use compiler::{About, Job};
-use configured::Maker;
-use engine::{Allocation, Machine};
-use run::Loaded;
 
 #[cfg(feature = "compiler")]
-pub use compiler::serve_one;
+pub use child::serve_one;
 pub use compiler::{Budget, Compiler};
+pub use configured::Slow;
 pub use engine::{Limits, Purpose};
 pub use pipeline::{Addressee, Outcome, Ran, Step, StepRun, time_us};
-use standard::JAVASCRIPT;
+pub use runtime::{CodeBytes, Runtime};
 pub use standard::STANDARD_PLUGINS;
-
-/// How many bytes of plugins are kept loaded, as code.
-const LOADED_BYTES_MAX: usize = 256 << 20;
-/// The largest script.
-const SCRIPT_BYTES_MAX: usize = 64 << 10;
+pub use workshop::{Equipment, Files, Making, Workshop};
 
 /// Why a file is not a plugin. `code` is stable; the text says what to do about it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -70,7 +66,7 @@ impl Refusal {
 
     /// Whether the router is to blame and not the file.
     pub fn is_ours(&self) -> bool {
-        self.code == NOT_RUN
+        is_ours(&self.code)
     }
 }
 
@@ -81,14 +77,26 @@ impl From<Fault> for Refusal {
 }
 
 const NOT_RUN: &str = "plugin-not-run";
+const NOT_READY: &str = "plugin-not-ready";
+
+/// Whether a code says that the router is to blame: then nothing is lost by it, only late.
+pub fn is_ours(code: &str) -> bool {
+    code == NOT_RUN || code == NOT_READY
+}
 
 /// Why a run has no verdict. Each kind has a code that people search by.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     #[error("the plugin trapped: {0}")]
     Trap(String),
     #[error("the plugin used up its {budget_ms} ms of CPU time")]
     Time { budget_ms: u128 },
+    /// Before the plugin was called with the event.
+    #[error(
+        "making the plugin's instance and configuring it used up the {budget_ms} ms of CPU time that \
+         a run has, and {why}"
+    )]
+    Start { budget_ms: u128, why: String },
     #[error("the plugin wanted more than {bytes_max} bytes of memory")]
     Memory { bytes_max: usize },
     #[error("the plugin answered more than {bytes_max} bytes")]
@@ -108,13 +116,16 @@ pub enum Fault {
     /// Not the plugin's fault.
     #[error("the plugin could not be run: {0}")]
     Host(String),
+    /// Nor is this. It can be run as soon as that has ended.
+    #[error("the plugin's code is being made")]
+    NotReady(Making),
 }
 
 impl Fault {
     pub fn code(&self) -> &'static str {
         match self {
             Fault::Trap(_) => "plugin-trap",
-            Fault::Time { .. } => "plugin-timeout",
+            Fault::Time { .. } | Fault::Start { .. } => "plugin-timeout",
             Fault::Memory { .. } => "plugin-out-of-memory",
             Fault::Output { .. } => "plugin-output-too-large",
             Fault::Search => "plugin-search-too-large",
@@ -122,7 +133,13 @@ impl Fault {
             Fault::Configuration(_) => "plugin-bad-configuration",
             Fault::Unfit(_) => "plugin-unfit",
             Fault::Host(_) => NOT_RUN,
+            Fault::NotReady(_) => NOT_READY,
         }
+    }
+
+    /// Whether the router is to blame and not the plugin: then it is run again.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Fault::Host(_) | Fault::NotReady(_))
     }
 }
 
@@ -139,241 +156,23 @@ pub struct Uploaded {
     pub empty_run_time: Duration,
 }
 
-/// Where the file of a plugin is read when it is not loaded yet.
-pub type Files = Box<dyn Fn(Digest) -> anyhow::Result<Bytes> + Send + Sync>;
-
-/// Plugins that are loaded, as many as fit.
-#[derive(Default)]
-struct Shelf {
-    plugins: HashMap<Digest, Arc<Loaded>>,
-    bytes: usize,
-}
-
-impl Shelf {
-    fn put(&mut self, digest: Digest, plugin: Arc<Loaded>) {
-        self.remove(digest);
-        while self.bytes + plugin.bytes > LOADED_BYTES_MAX {
-            // Whichever goes is loaded again in a moment when it is needed.
-            let Some(any) = self.plugins.keys().next().copied() else { break };
-            self.remove(any);
-        }
-        self.bytes += plugin.bytes;
-        self.plugins.insert(digest, plugin);
-    }
-
-    fn remove(&mut self, digest: Digest) {
-        self.bytes -= self.plugins.remove(&digest).map_or(0, |it| it.bytes);
-    }
-}
-
-/// The engine, and the plugins that are loaded into it.
-pub struct Runtime {
-    machine: Machine,
-    compiler: Compiler,
-    cache: Cache,
-    files: Files,
-    loaded: RwLock<Shelf>,
-    /// None where runs are measured: there, each of them is to cost all that it costs.
-    maker: OnceLock<Maker>,
-    /// Compiling takes a core and much memory: one at a time.
-    compiling: Mutex<()>,
-}
-
-impl Runtime {
-    /// `cache` is a folder for compiled code, whose files are authenticated with `key`.
-    ///
-    /// # Errors
-    ///
-    /// The engine cannot be set up on this machine, or the folder cannot be used.
-    pub fn new(
-        limits: Limits,
-        purpose: Purpose,
-        compiler: Compiler,
-        cache: &Path,
-        key: [u8; 32],
-        files: Files,
-    ) -> anyhow::Result<Arc<Runtime>> {
-        let (allocation, folder) = match purpose {
-            Purpose::Serve => (Allocation::Pooled, cache.to_owned()),
-            Purpose::Measure => (Allocation::OnDemand, cache.join("measured")),
-        };
-        let runtime = Arc::new(Runtime {
-            machine: Machine::new(limits, purpose, allocation)?,
-            compiler,
-            cache: Cache::open(&folder, key)?,
-            files,
-            loaded: RwLock::default(),
-            maker: OnceLock::new(),
-            compiling: Mutex::default(),
-        });
-        if purpose == Purpose::Serve {
-            let maker = Maker::start(Arc::downgrade(&runtime))?;
-            assert!(runtime.maker.set(maker).is_ok(), "it is set once");
-        }
-        Ok(runtime)
-    }
-
-    /// Checks, compiles and tries an uploaded file. Takes a moment: not for a thread that others wait for.
-    /// `known`: the one who uploads it has it already. To everybody else it must look new, whoever
-    /// may have uploaded it before.
-    ///
-    /// # Errors
-    ///
-    /// The file is not a plugin; the refusal says why.
-    pub fn upload(&self, file: &[u8], known: bool) -> Result<Uploaded, Refusal> {
-        let digest = Digest::of(file);
-        let cached = if known { self.cache.load(&self.machine.engine, digest) } else { None };
-        let (plugin, about) = match cached {
-            Some((component, about)) => {
-                (Loaded::new(&self.machine, &component, about.manifest.clone())?, about)
-            }
-            None => self.compile(self.job(), digest, file)?,
-        };
-        self.keep(digest, plugin);
-        Ok(Uploaded {
-            digest,
-            world: about.world,
-            manifest: about.manifest,
-            imports: about.imports,
-            compile_time: about.compile_time,
-            empty_run_time: about.empty_run_time,
-        })
-    }
-
-    /// The same for a script in JavaScript, which the plugin `javascript` runs.
-    ///
-    /// # Errors
-    ///
-    /// It is not a script that makes a plugin.
-    pub fn upload_script(&self, file: &[u8]) -> Result<Uploaded, Refusal> {
-        let digest = Digest::of(file);
-        let script = script(file).ok_or_else(|| {
-            Refusal::new("not-a-script", "the script is empty, or it is not text in UTF-8")
-        })?;
-        if script.len() > SCRIPT_BYTES_MAX {
-            let detail = format!("the script is larger than {SCRIPT_BYTES_MAX} bytes");
-            return Err(Refusal::new("too-large", detail));
-        }
-        let interpreter = self.interpreter()?;
-        let start = Instant::now();
-        let plugin = interpreter.of_script(&self.machine, script).map_err(|fault| match fault {
-            Fault::Configuration(why) => Refusal::new("bad-script", why),
-            other => Refusal::from(other),
-        })?;
-        let compile_time = start.elapsed();
-        let manifest = plugin.manifest.clone();
-        manifest::check(&manifest)?;
-        if let Some(schema) = &manifest.config_schema {
-            // That it is a schema; nothing has to fit it yet.
-            self.compiler.check(schema.clone(), "null")?;
-        }
-        let start = Instant::now();
-        plugin.empty_run(&self.machine)?;
-        self.keep(digest, plugin);
-        Ok(Uploaded {
-            digest,
-            world: World::Both,
-            manifest,
-            imports: Vec::new(),
-            compile_time,
-            empty_run_time: start.elapsed(),
-        })
-    }
-
-    /// What a schema that a stranger wrote says against a configuration, JSON text. Takes a moment: not
-    /// for a thread that others wait for.
-    ///
-    /// # Errors
-    ///
-    /// It is not a schema, or it takes too long to say; or we cannot ask.
-    pub fn violations(&self, schema: Value, config: &str) -> Result<Vec<Violation>, Refusal> {
-        self.compiler.check(schema, config)
-    }
-
-    /// Tries whether a plugin takes a configuration that fits its schema.
-    ///
-    /// # Errors
-    ///
-    /// What the plugin says against it, or why it could not be asked.
-    pub fn try_configuration(&self, digest: Digest, config: &str) -> Result<(), Fault> {
-        self.plugin(digest)?.configure(&self.machine, config)
-    }
-
-    fn plugin(&self, digest: Digest) -> Result<Arc<Loaded>, Fault> {
-        let loaded = self.loaded.read().expect("no holder of this lock panics");
-        if let Some(plugin) = loaded.plugins.get(&digest) {
-            return Ok(Arc::clone(plugin));
-        }
-        drop(loaded);
-        let plugin = match self.cache.load(&self.machine.engine, digest) {
-            Some((component, about)) => Loaded::new(&self.machine, &component, about.manifest)?,
-            None => {
-                let file = self.file(digest)?;
-                match script(&file) {
-                    Some(script) => self.interpreter()?.of_script(&self.machine, script)?,
-                    None => {
-                        let compiled = self.compile(self.job(), digest, &file);
-                        compiled.map_err(|refusal| Fault::Host(refusal.detail))?.0
-                    }
-                }
-            }
-        };
-        Ok(self.keep(digest, plugin))
-    }
-
-    /// The plugin that runs scripts.
-    fn interpreter(&self) -> Result<Arc<Loaded>, Fault> {
-        self.plugin(Digest::of(JAVASCRIPT))
-    }
-
-    fn file(&self, digest: Digest) -> Result<Bytes, Fault> {
-        let standard = STANDARD_PLUGINS.iter().find(|(_, file)| Digest::of(file) == digest);
-        match standard {
-            Some((_, file)) => Ok(Bytes::from_static(file)),
-            None => (self.files)(digest).map_err(|err| Fault::Host(format!("{err:#}"))),
-        }
-    }
-
-    fn keep(&self, digest: Digest, plugin: Loaded) -> Arc<Loaded> {
-        let plugin = Arc::new(plugin);
-        let mut loaded = self.loaded.write().expect("no holder of this lock panics");
-        loaded.put(digest, Arc::clone(&plugin));
-        plugin
-    }
-
-    fn job(&self) -> Job {
-        Job { purpose: self.machine.purpose, limits: self.machine.limits, config: None }
-    }
-
-    /// Has a file compiled, and keeps the code under a name.
-    fn compile(&self, job: Job, name: Digest, file: &[u8]) -> Result<(Loaded, About), Refusal> {
-        let compiled = {
-            let _one = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-            self.compiler.compile(job, file)?
-        };
-        if let Err(err) = self.cache.store(name, &compiled) {
-            tracing::warn!(%name, %err, "a compiled plugin cannot be kept");
-        }
-        #[expect(unsafe_code, reason = "these bytes were compiled for us a moment ago")]
-        let component = unsafe { Component::deserialize(&self.machine.engine, &compiled.code) };
-        let component =
-            component.map_err(|err| Refusal::new("cannot-compile", format!("{err:#}")))?;
-        let plugin = Loaded::new(&self.machine, &component, compiled.about.manifest.clone())?;
-        Ok((plugin, compiled.about))
-    }
-}
-
-/// The text of a file that is a script: WebAssembly is not text.
-fn script(file: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(file).ok()?;
-    (!text.contains('\0') && !text.trim().is_empty()).then_some(text)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::{Path, PathBuf};
+    use std::sync::{Arc, mpsc};
 
-    fn limits() -> Limits {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::event::Tenant;
+    use crate::fair::Owner;
+
+    /// The most that the code of plugins and of images may be together.
+    const KEPT: CodeBytes = CodeBytes { plugins_max: 96 << 20, images_max: 64 << 20 };
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    pub(super) fn limits() -> Limits {
         Limits {
             filter_ms: 5,
             transform_ms: 20,
@@ -384,57 +183,133 @@ mod tests {
         }
     }
 
-    fn open(folder: &Path, key: [u8; 32], files: Files) -> Arc<Runtime> {
-        Runtime::new(limits(), Purpose::Serve, Compiler::Here, folder, key, files).unwrap()
+    fn open(folder: &Path, key: [u8; 32], file: Option<Bytes>) -> Arc<Workshop> {
+        let it = Equipment {
+            compiler: Compiler::Here,
+            limits: limits(),
+            forms: vec![Purpose::Serve, Purpose::Measure],
+            folder: folder.to_owned(),
+            key,
+            files: Box::new(move |digest| Ok(file.clone().filter(|it| Digest::of(it) == digest))),
+            hour_max: Duration::from_mins(10),
+        };
+        Workshop::open(it).unwrap()
     }
 
     pub(super) fn runtime(folder: &Path) -> Arc<Runtime> {
-        let files: Files = Box::new(|digest| {
-            let standard = STANDARD_PLUGINS.iter().find(|(_, file)| Digest::of(file) == digest);
-            standard
-                .map(|(_, file)| Bytes::from_static(file))
-                .ok_or(anyhow::anyhow!("no such file"))
-        });
-        open(folder, [7; 32], files)
+        Runtime::new(&open(folder, [7; 32], None), Purpose::Serve, KEPT).unwrap()
     }
 
-    /// The only file in the cache.
-    fn compiled(folder: &Path) -> std::path::PathBuf {
-        let files = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
-        let mut compiled = files.filter(|it| it.extension().is_some_and(|it| it == "compiled"));
-        let first = compiled.next().unwrap();
-        assert_eq!(compiled.next(), None);
-        first
+    fn tenant() -> Owner {
+        Some(Tenant::new("t").unwrap())
     }
 
-    /// What is in a file of the cache beside its tag and how long it took to make it.
-    fn code(file: &[u8]) -> &[u8] {
-        compiler::read_message::<About>(&file[32..]).unwrap().1
+    fn standard(name: &str) -> &'static [u8] {
+        STANDARD_PLUGINS.iter().find(|(it, _)| *it == name).unwrap().1
+    }
+
+    /// The code of both forms in a cache.
+    fn compiled(folder: &Path) -> Vec<PathBuf> {
+        let files = |folder: &Path| {
+            let files = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+            files.filter(|it| it.extension().is_some_and(|it| it == "compiled")).collect::<Vec<_>>()
+        };
+        [files(folder), files(&folder.join("measured"))].concat()
+    }
+
+    /// A step that accepts everything, of a plugin that is uploaded.
+    fn uploaded(runtime: &Runtime) -> Step {
+        let plugin = runtime.upload(&None, standard("filter"), true).unwrap().digest;
+        Step::new(plugin, r#"{"when": {"at": "/a", "exists": true}}"#)
+    }
+
+    /// What a step is told that is tried until its code is there.
+    fn tried(runtime: &Runtime, step: &Step) -> Result<Option<Slow>, Fault> {
+        loop {
+            match runtime.try_configuration(step, &tenant()) {
+                Err(not_ready @ Fault::NotReady(_)) => await_end(not_ready),
+                told => return told,
+            }
+        }
+    }
+
+    /// Ends when what a fault says is not ready has been made or loaded.
+    pub(super) fn await_end(fault: Fault) {
+        let Fault::NotReady(making) = fault else { panic!("{fault}") };
+        let asleep = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let ended = async { tokio::time::timeout(PATIENCE, making.ended()).await };
+        asleep.block_on(ended).expect("it is never made");
+    }
+
+    /// All compilers have something to do until this is dropped.
+    pub(super) fn hold_compilers(runtime: &Runtime) -> [mpsc::Sender<()>; 2] {
+        let owners = [None, tenant()];
+        owners.map(|owner| {
+            let (end, ended) = mpsc::channel::<()>();
+            let lane = &runtime.workshop.lane;
+            lane.submit(&owner, lane::Rank::Needed, 0, move || _ = ended.recv()).unwrap();
+            end
+        })
     }
 
     #[test]
-    fn compiled_code_that_was_changed_is_not_loaded_but_made_anew() {
+    fn both_forms_of_code_are_made_at_upload() {
         let folder = tempfile::tempdir().unwrap();
-        let (_, filter) = STANDARD_PLUGINS.iter().find(|(name, _)| *name == "filter").unwrap();
-        runtime(folder.path()).upload(filter, true).unwrap();
-        let path = compiled(folder.path());
-        let made = std::fs::read(&path).unwrap();
-        for at in [0, 40, made.len() / 2, made.len() - 1] {
-            let mut changed = made.clone();
-            changed[at] ^= 1;
-            std::fs::remove_file(&path).unwrap();
-            std::fs::write(&path, &changed).unwrap();
-            let config = r#"{"when": {"at": "/a", "exists": true}}"#;
-            runtime(folder.path()).try_configuration(Digest::of(filter), config).unwrap();
-            assert!(code(&std::fs::read(&path).unwrap()) == code(&made), "byte {at}");
+        let runtime = runtime(folder.path());
+        let step = uploaded(&runtime);
+        assert_eq!(compiled(folder.path()).len(), 2);
+        let measuring = Runtime::new(&runtime.workshop, Purpose::Measure, KEPT).unwrap();
+        assert!(measuring.plugin(step.plugin, &tenant(), &mut runtime::Here::new()).is_ok());
+    }
+
+    #[test]
+    fn code_that_was_changed_or_is_missing_is_made_anew_and_not_where_it_is_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let step = uploaded(&runtime(folder.path()));
+        let files = compiled(folder.path());
+        let whole = std::fs::read(&files[0]).unwrap();
+        for change in [Some(0), Some(whole.len() / 2), None] {
+            std::fs::remove_file(&files[0]).unwrap();
+            if let Some(at) = change {
+                let mut changed = whole.clone();
+                changed[at] ^= 1;
+                std::fs::write(&files[0], changed).unwrap();
+            }
+            let runtime = runtime(folder.path());
+            let told = runtime.try_configuration(&step, &tenant());
+            assert!(matches!(told, Err(Fault::NotReady(_))), "{told:?}");
+            assert_eq!(tried(&runtime, &step), Ok(None));
+            assert!(runtime.workshop.cache(Purpose::Serve).load(step.plugin).is_some());
         }
-        // Somebody else's code is no better for being whole.
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, &made).unwrap();
-        let files: Files = Box::new(|_| Ok(Bytes::from_static(STANDARD_PLUGINS[2].1)));
-        let other = open(folder.path(), [8; 32], files);
-        other.try_configuration(Digest::of(filter), "{}").unwrap_err();
-        assert!(std::fs::read(&path).unwrap() != made);
+    }
+
+    #[test]
+    fn code_on_disk_waits_for_no_compiler() {
+        let folder = tempfile::tempdir().unwrap();
+        let step = uploaded(&runtime(folder.path()));
+        let runtime = runtime(folder.path());
+        let held = hold_compilers(&runtime);
+        // As at the start, and as for a tenant's plugin that is large.
+        for owner in [None, tenant()] {
+            await_end(runtime.order_loading(step.plugin, &owner));
+            assert!(runtime.is_loaded(step.plugin));
+        }
+        assert_eq!(tried(&runtime, &step), Ok(None));
+        drop(held);
+    }
+
+    #[test]
+    fn a_plugin_that_cannot_be_compiled_any_more_says_so_and_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, why) in
+            [(Some(Bytes::from_static(b"\0asm")), "WebAssembly"), (None, "not in the store")]
+        {
+            let plugin = Digest::of(b"\0asm");
+            let workshop = open(folder.path(), [7; 32], file);
+            let runtime = Runtime::new(&workshop, Purpose::Serve, KEPT).unwrap();
+            let told = tried(&runtime, &Step::new(plugin, "{}"));
+            assert!(matches!(&told, Err(Fault::Unfit(it)) if it.contains(why)), "{told:?}");
+        }
     }
 
     #[test]

@@ -1,40 +1,53 @@
 //! All the steps of a pipeline on one event.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::bindings::hookyard::plugin::types::{
-    self, CallContext, Decision, NewData, Output, Verdict,
-};
-use super::imports::SEARCHED_BYTES_MAX;
-use super::run::{Answer, Cost, Input};
+use super::bindings::hookyard::plugin::types::CallContext;
+use super::carry::{Done, check_parts};
+use super::loaded::Loaded;
+use super::run::{Cost, Ended, Input};
+use super::runtime::Here;
 use super::stopwatch::Stopwatch;
 use super::{Fault, Runtime};
 use crate::delivery::Reason;
-use crate::event::{Attributes, Content, Data, Event};
-use crate::json::Json;
+use crate::event::{Content, Event};
+use crate::fair::Owner;
 use crate::plugin::{Digest, LogLine};
-
-/// The most parts that an event can be split into, and how many times what one run may answer they can
-/// be together.
-const PARTS_MAX: usize = 64;
-const PARTS_OUTPUTS_MAX: usize = 4;
-/// How many attributes a plugin can make an event have, and how many bytes of them.
-const ATTRIBUTES_MAX: usize = 100;
-const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
-/// How long a plugin's reason may be: what is longer is cut.
-const DETAIL_BYTES_MAX: usize = 1 << 10;
-/// The codes that only the router gives.
-const OWN_CODES: &str = "plugin-";
 
 /// One step: a plugin's version with its configuration, JSON text that fits the plugin's schema.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     pub plugin: Digest,
-    pub config: String,
+    pub config: Arc<str>,
+    #[serde(skip)]
+    name: Name,
+}
+
+/// What a step is called, once somebody has asked: a configuration may be long, and is asked for in each run.
+#[derive(Clone, Debug, Default)]
+struct Name(OnceLock<Digest>);
+
+impl PartialEq for Name {
+    /// The same steps have the same name, whether it is known or not.
+    fn eq(&self, _: &Name) -> bool {
+        true
+    }
+}
+
+impl Eq for Name {}
+
+impl Step {
+    pub fn new(plugin: Digest, config: impl Into<Arc<str>>) -> Step {
+        Step { plugin, config: config.into(), name: Name::default() }
+    }
+
+    /// Tells it apart from all other steps: the name of its image.
+    pub(super) fn name(&self) -> Digest {
+        let name = || Digest::of(&[&self.plugin.0[..], self.config.as_bytes()].concat());
+        *self.name.0.get_or_init(name)
+    }
 }
 
 /// What a pipeline says of an event.
@@ -54,7 +67,7 @@ pub struct StepRun {
     /// Which step of the pipeline, from 0.
     pub step: usize,
     pub plugin: Digest,
-    /// On the clock, with the making of the instance.
+    /// On the clock, with the making of the instance and what its verdict made of the event.
     pub time: Duration,
     /// The most memory that it had.
     pub memory_bytes: usize,
@@ -88,6 +101,9 @@ pub struct Addressee<'a> {
     pub locale: Option<&'a str>,
 }
 
+/// What a step runs, and the configuration that it still has to take.
+type Ready<'a> = (Arc<Loaded>, Option<&'a str>);
+
 impl Runtime {
     /// Runs steps one after the other, each on what the one before it made of the event.
     ///
@@ -105,6 +121,15 @@ impl Runtime {
         Ok(Ran { outcome, runs })
     }
 
+    /// Loads what steps run.
+    ///
+    /// # Errors
+    ///
+    /// Something is missing, and is being made.
+    pub fn ready(&self, steps: &[Step], tenant: &Owner) -> Result<(), Fault> {
+        self.all_ready(steps, tenant).map(|_| ())
+    }
+
     fn outcome(
         &self,
         event: &Arc<Event>,
@@ -112,25 +137,31 @@ impl Runtime {
         addressee: &Addressee<'_>,
         runs: &mut Vec<StepRun>,
     ) -> Result<Outcome, Fault> {
+        let tenant = Some(event.tenant.clone());
+        // Nothing is run in vain because a later step is missing.
+        let ready = self.all_ready(steps, &tenant)?;
         let context = CallContext {
             subscription: addressee.subscription.to_owned(),
             format: addressee.format.to_owned(),
             locale: addressee.locale.map(str::to_owned),
             received_ms: event.accepted_at_ms.unsigned_abs(),
         };
-        let mut clock = Stopwatch::start(self.machine.limits.pipeline_budget());
+        let mut now = Instant::now();
+        let clock = Stopwatch::start(now, self.machine.limits.pipeline_budget());
         let mut parts = vec![Arc::clone(&event.content)];
         let mut dropped = None;
-        for (at, step) in steps.iter().enumerate() {
+        for (at, (step, ready)) in steps.iter().zip(&ready).enumerate() {
             let mut next = Vec::new();
             for content in parts {
-                if let Err(fault) = clock.check() {
+                if let Err(fault) = clock.check_at(now) {
                     runs.push(run(at, step, Cost::default(), 0, Some(fault.code())));
                     return failed(at, step, fault);
                 }
                 let input = Input { event: Arc::clone(event), content: Arc::clone(&content) };
-                let (answer, cost) = self.step(input, step, &context)?;
-                let done = answer.and_then(|answer| self.carry_out(&content, answer));
+                let (done, cost) = match ready {
+                    Ok(ready) => self.step(step, ready, input, &context, &mut now)?,
+                    Err(fault) => (Err(fault.clone()), Cost::default()),
+                };
                 let changed = done.as_ref().map_or(0, |done| done.bytes_beside(&content));
                 let fault = done.as_ref().err().map(Fault::code);
                 runs.push(run(at, step, cost, changed, fault));
@@ -141,7 +172,7 @@ impl Runtime {
                     Err(fault) => return failed(at, step, fault),
                 }
             }
-            if let Err(fault) = self.check_parts(&next) {
+            if let Err(fault) = check_parts(&next, &self.machine.limits) {
                 if let Some(last) = runs.last_mut() {
                     last.fault = Some(fault.code());
                 }
@@ -155,102 +186,59 @@ impl Runtime {
         })
     }
 
+    /// What each step runs. All that is missing has been ordered.
+    ///
     /// # Errors
     ///
-    /// The plugin cannot be had; what comes of running it is part of the answer.
+    /// Something is missing; what is wrong with a plugin is part of the answer.
+    fn all_ready<'a>(
+        &self,
+        steps: &'a [Step],
+        tenant: &Owner,
+    ) -> Result<Vec<Result<Ready<'a>, Fault>>, Fault> {
+        let mut all = Vec::with_capacity(steps.len());
+        let (mut here, mut missing) = (Here::new(), None);
+        for step in steps {
+            match self.configured(step, tenant, &mut here) {
+                Err(fault) if fault.is_ours() => missing = Some(fault),
+                ready => all.push(ready),
+            }
+        }
+        missing.map_or(Ok(all), Err)
+    }
+
+    /// One run, from the making of the instance to what its verdict makes of the event. Answers as well what
+    /// it took, and leaves in `now` when it ended.
+    ///
+    /// # Errors
+    ///
+    /// It has to wait for an image; what else comes of running it is part of the answer.
     fn step(
         &self,
-        input: Input,
         step: &Step,
+        (plugin, config): &Ready<'_>,
+        input: Input,
         context: &CallContext,
-    ) -> Result<(Result<Answer, Fault>, Cost), Fault> {
-        match self.configured(step) {
-            Ok((plugin, config)) => Ok(plugin.run(&self.machine, input, config, context)),
-            Err(fault @ Fault::Host(_)) => Err(fault),
-            Err(fault) => Ok((Err(fault), Cost::default())),
-        }
-    }
-
-    fn carry_out(&self, content: &Arc<Content>, answer: Answer) -> Result<Done, Fault> {
-        let dropped = |it: Option<types::Reason>| {
-            it.map_or(Ok(Reason::new("dropped", "a plugin dropped it")), reason)
-        };
-        Ok(match answer {
-            Answer::Filter(Decision::Accept) | Answer::Transform(Verdict::Pass) => {
-                Done::Go(vec![Arc::clone(content)])
+        now: &mut Instant,
+    ) -> Result<(Result<Done, Fault>, Cost), Fault> {
+        let started = *now;
+        let content = Arc::clone(&input.content);
+        let event = Arc::clone(&input.event);
+        let ended = plugin.run(&self.machine, input, *config, context, started);
+        let Ended { mut answer, began, mut cost, mut clock } = ended;
+        if let (Err(Fault::Time { .. }), false, Some(_)) = (&answer, began, config) {
+            let fault = self.too_slow(step, &Some(event.tenant.clone()), clock.budget_ms());
+            if fault.is_ours() {
+                return Err(fault);
             }
-            Answer::Filter(Decision::Reject(it)) | Answer::Transform(Verdict::Drop(it)) => {
-                Done::Drop(dropped(it)?)
-            }
-            Answer::Transform(Verdict::Fail(it)) => Done::Fail(reason(it)?),
-            Answer::Transform(Verdict::Replace(output)) => {
-                Done::Go(self.outputs(content, [(None, output)])?)
-            }
-            Answer::Transform(Verdict::Split(outputs)) => Done::Go(self.split(content, outputs)?),
-        })
-    }
-
-    /// Parts of parts are bounded as well, and so are parts with the same data, which each deliver them.
-    fn check_parts(&self, parts: &[Arc<Content>]) -> Result<(), Fault> {
-        if parts.len() > PARTS_MAX {
-            return Err(Fault::Verdict(format!("more than {PARTS_MAX} parts of one event")));
+            answer = Err(fault);
         }
-        let bytes_max = PARTS_OUTPUTS_MAX * self.machine.limits.output_bytes_max;
-        let bytes: usize = parts.iter().map(|it| it.data_bytes()).sum();
-        if parts.len() > 1 && bytes > bytes_max { Err(Fault::Output { bytes_max }) } else { Ok(()) }
-    }
-
-    fn split(
-        &self,
-        content: &Arc<Content>,
-        outputs: Vec<Output>,
-    ) -> Result<Vec<Arc<Content>>, Fault> {
-        if outputs.is_empty() {
-            return Err(Fault::Verdict("a split into nothing; say `drop`".to_owned()));
-        }
-        if outputs.len() > PARTS_MAX {
-            let what = format!("a split into {} parts; at most {PARTS_MAX}", outputs.len());
-            return Err(Fault::Verdict(what));
-        }
-        self.outputs(content, outputs.into_iter().enumerate().map(|(n, it)| (Some(n), it)))
-    }
-
-    /// Makes what a verdict says of an event, within what one run may answer.
-    fn outputs(
-        &self,
-        content: &Arc<Content>,
-        outputs: impl IntoIterator<Item = (Option<usize>, Output)>,
-    ) -> Result<Vec<Arc<Content>>, Fault> {
-        let bytes_max = self.machine.limits.output_bytes(content.data_bytes());
-        let mut work = SEARCHED_BYTES_MAX;
-        let mut bytes = 0;
-        let mut contents = Vec::new();
-        for (part, output) in outputs {
-            let same = matches!(output.data, NewData::Same);
-            let new = changed(content, part, output, &mut work)?;
-            bytes += if same { 0 } else { new.data_bytes() };
-            if bytes > bytes_max {
-                return Err(Fault::Output { bytes_max });
-            }
-            contents.push(Arc::new(new));
-        }
-        Ok(contents)
-    }
-}
-
-/// What one step comes to.
-enum Done {
-    Go(Vec<Arc<Content>>),
-    Drop(Reason),
-    Fail(Reason),
-}
-
-impl Done {
-    /// How many bytes of data it made that are not the ones of `before`.
-    fn bytes_beside(&self, before: &Arc<Content>) -> usize {
-        let Done::Go(contents) = self else { return 0 };
-        let changed = contents.iter().filter(|it| !Arc::ptr_eq(it, before));
-        changed.map(|it| it.data_bytes()).sum()
+        let limits = &self.machine.limits;
+        let done = answer.and_then(|it| Done::carry_out(&content, it, limits, &mut clock));
+        *now = Instant::now();
+        cost.time = *now - started;
+        let done = done.and_then(|done| clock.check_at(*now).map(|()| done));
+        Ok((done, cost))
     }
 }
 
@@ -267,94 +255,9 @@ fn run(
 
 /// A fault is the end of this delivery, unless the host is to blame for it.
 fn failed(at: usize, step: &Step, fault: Fault) -> Result<Outcome, Fault> {
-    if let Fault::Host(_) = fault {
+    if fault.is_ours() {
         return Err(fault);
     }
     let detail = format!("step {} ({}): {fault}", at + 1, step.plugin);
     Ok(Outcome::Fail(Reason { code: fault.code().to_owned(), detail: Some(detail) }))
-}
-
-/// `work` is what remains of the bytes that edits may go over.
-fn changed(
-    content: &Content,
-    part: Option<usize>,
-    output: Output,
-    work: &mut usize,
-) -> Result<Content, Fault> {
-    let mut attributes = content.attributes.clone();
-    if let Some(part) = part {
-        attributes.id = format!("{}.{}", attributes.id, part + 1);
-    }
-    for name in &output.unset {
-        attributes.unset(name).map_err(|err| Fault::Verdict(err.to_string()))?;
-    }
-    let is_set = !output.set.is_empty();
-    for (name, value) in output.set {
-        attributes.set(&name, value).map_err(|err| Fault::Verdict(err.to_string()))?;
-    }
-    if is_set {
-        check_attributes(&attributes)?;
-    }
-    let is_json = attributes.is_json();
-    let parsed = |bytes: Bytes| {
-        Json::parse(bytes)
-            .map(Data::Json)
-            .map_err(|err| Fault::Verdict(format!("the new data are not JSON: {err}")))
-    };
-    let data = match output.data {
-        NewData::Same => content.data.clone(),
-        NewData::Edits(edits) => {
-            let removes_only = edits.iter().all(|edit| edit.value.is_none());
-            let Some(Data::Json(json)) = &content.data else {
-                if removes_only {
-                    // There is nothing that could be removed.
-                    return Ok(Content { attributes, data: content.data.clone() });
-                }
-                return Err(Fault::Verdict("edits of data that are not JSON".to_owned()));
-            };
-            let mut size = json.bytes().len();
-            for edit in &edits {
-                // Each goes over what the ones before it have made.
-                size += edit.value.as_ref().map_or(0, String::len);
-                *work = work.checked_sub(size).ok_or(Fault::Search)?;
-            }
-            let edits = edits.iter().map(|it| (&*it.pointer, it.value.as_deref()));
-            Some(Data::Json(json.edit(edits).map_err(|err| Fault::Verdict(err.to_string()))?))
-        }
-        NewData::Text(text) if is_json => Some(parsed(text.into())?),
-        NewData::Bytes(bytes) if is_json => Some(parsed(bytes.into())?),
-        NewData::Text(text) => Some(Data::Text(text.into())),
-        NewData::Bytes(bytes) => Some(Data::Binary(bytes.into())),
-    };
-    Ok(Content { attributes, data })
-}
-
-fn check_attributes(attributes: &Attributes) -> Result<(), Fault> {
-    let (count, bytes) = attributes.size();
-    if count > ATTRIBUTES_MAX || bytes > ATTRIBUTES_BYTES_MAX {
-        let what = format!(
-            "an event with {count} attributes of {bytes} bytes; at most {ATTRIBUTES_MAX} of \
-             {ATTRIBUTES_BYTES_MAX}"
-        );
-        return Err(Fault::Verdict(what));
-    }
-    Ok(())
-}
-
-/// Codes of reasons are searched by, so they are short, and none that the router gives itself.
-fn reason(it: types::Reason) -> Result<Reason, Fault> {
-    let letter = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
-    if !(1..=64).contains(&it.code.len()) || !it.code.bytes().all(letter) {
-        let what = "the code of a reason must be 1 to 64 of `a` to `z`, `0` to `9` and `-`";
-        return Err(Fault::Verdict(what.to_owned()));
-    }
-    if it.code.starts_with(OWN_CODES) {
-        let what = format!("codes of reasons that begin with `{OWN_CODES}` are the router's");
-        return Err(Fault::Verdict(what));
-    }
-    let detail = it.detail.map(|mut text| {
-        text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX));
-        text
-    });
-    Ok(Reason { code: it.code, detail })
 }

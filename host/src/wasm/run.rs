@@ -1,41 +1,20 @@
 //! One run: a fresh instance, what it may ask of the host, and what becomes of it.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{Component, Instance, InstancePre, Linker};
+use wasmtime::component::{Instance, Linker};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, Trap, UpdateDeadline};
 
 use super::Fault;
 use super::bindings::Plugin;
-use super::bindings::exports::hookyard::plugin::{filter, lifecycle, transform};
 use super::bindings::hookyard::plugin::types::{CallContext, Decision, Verdict};
-use super::configured::Images;
 use super::engine::{Limits, Machine, Purpose, Running};
-use super::imports::SearchedTooMuch;
-use super::stopwatch::cpu_time;
+use super::loaded::Loaded;
+use super::stopwatch::Stopwatch;
 use crate::event::{Content, Event};
 use crate::json::Json;
-#[cfg(feature = "compiler")]
-use crate::plugin::World;
 use crate::plugin::{LogLevel, LogLine, Manifest};
-
-/// A plugin that is compiled and linked, ready for runs.
-pub(super) struct Loaded {
-    pub(super) manifest: Manifest,
-    /// What it is after it has taken one configuration or another.
-    pub(super) images: Images,
-    /// The script that goes before each configuration, as JSON, where the plugin is a script.
-    pub(super) script: Option<Arc<str>>,
-    /// How much memory it takes to keep it.
-    pub(super) bytes: usize,
-    pre: InstancePre<Run>,
-    lifecycle: lifecycle::GuestIndices,
-    filter: Option<filter::GuestIndices>,
-    transform: Option<transform::GuestIndices>,
-    reads: Option<Arc<[String]>>,
-}
 
 /// What a step says of an event.
 pub(super) enum Answer {
@@ -53,6 +32,15 @@ pub(super) struct Cost {
     pub(super) log: Vec<LogLine>,
 }
 
+/// A run whose plugin has said what it has to say. It still has to be carried out, within the same budget.
+pub(super) struct Ended {
+    pub(super) answer: Result<Answer, Fault>,
+    /// It was configured in time, so that its time is that of `filter` and `transform`.
+    pub(super) began: bool,
+    pub(super) cost: Cost,
+    pub(super) clock: Stopwatch,
+}
+
 /// The host's side of one run.
 pub(super) struct Run {
     pub(super) event: Option<Input>,
@@ -64,9 +52,7 @@ pub(super) struct Run {
     memory_refused: bool,
     pub(super) log: Vec<LogLine>,
     pub(super) log_bytes: usize,
-    budget: Duration,
-    /// The thread's CPU time at the first tick of the current call.
-    since: Option<Duration>,
+    pub(super) clock: Stopwatch,
 }
 
 /// What a run is about.
@@ -84,83 +70,6 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Run>>
 }
 
 impl Loaded {
-    /// Links a component, which said this of itself.
-    pub(super) fn new(
-        machine: &Machine,
-        component: &Component,
-        manifest: Manifest,
-    ) -> Result<Loaded, Fault> {
-        let unfit = |err: wasmtime::Error| Fault::Unfit(format!("{err:#}"));
-        let pre = machine.linker.instantiate_pre(component).map_err(unfit)?;
-        let code = component.image_range();
-        Ok(Loaded {
-            bytes: code.end.addr() - code.start.addr(),
-            lifecycle: lifecycle::GuestIndices::new(&pre).map_err(unfit)?,
-            filter: filter::GuestIndices::new(&pre).ok(),
-            transform: transform::GuestIndices::new(&pre).ok(),
-            reads: manifest.reads.clone().map(Arc::from),
-            script: None,
-            images: Images::default(),
-            manifest,
-            pre,
-        })
-    }
-
-    /// The plugin that a script is, by the plugin that runs scripts.
-    ///
-    /// # Errors
-    ///
-    /// The script is wrong.
-    pub(super) fn of_script(&self, machine: &Machine, script: &str) -> Result<Loaded, Fault> {
-        let text = serde_json::to_string(script).expect("a text is always JSON");
-        let mut loaded = Loaded {
-            manifest: Manifest::default(),
-            images: Images::default(),
-            bytes: text.len(),
-            script: Some(text.into()),
-            pre: self.pre.clone(),
-            lifecycle: self.lifecycle.clone(),
-            filter: self.filter.clone(),
-            transform: self.transform.clone(),
-            reads: None,
-        };
-        let mut call = Call::new(machine, &loaded, None)?;
-        call.configure("null")?;
-        let manifest = call.describe()?;
-        drop(call);
-        loaded.reads = manifest.reads.clone().map(Arc::from);
-        loaded.manifest = manifest;
-        Ok(loaded)
-    }
-
-    #[cfg(feature = "compiler")]
-    pub(super) fn world(&self) -> Option<World> {
-        match (&self.filter, &self.transform) {
-            (Some(_), Some(_)) => Some(World::Both),
-            (Some(_), None) => Some(World::Filter),
-            (None, Some(_)) => Some(World::Transform),
-            (None, None) => None,
-        }
-    }
-
-    /// What `configure` is called with: for a script, the script and its configuration.
-    pub(super) fn whole_config<'a>(&self, config: &'a str) -> Cow<'a, str> {
-        match &self.script {
-            Some(script) => Cow::Owned(format!(r#"{{"script":{script},"config":{config}}}"#)),
-            None => Cow::Borrowed(config),
-        }
-    }
-
-    /// Makes an instance and lets it go: what a run costs before the plugin does anything.
-    pub(super) fn empty_run(&self, machine: &Machine) -> Result<(), Fault> {
-        Call::new(machine, self, None).map(|_| ())
-    }
-
-    /// Tries whether the plugin takes a configuration.
-    pub(super) fn configure(&self, machine: &Machine, config: &str) -> Result<(), Fault> {
-        Call::new(machine, self, None)?.configure(config)
-    }
-
     /// Runs the filter and then, when it accepts, the transform. Without a configuration, the plugin is
     /// an image that has taken it.
     pub(super) fn run(
@@ -169,28 +78,35 @@ impl Loaded {
         input: Input,
         config: Option<&str>,
         context: &CallContext,
-    ) -> (Result<Answer, Fault>, Cost) {
-        let start = Instant::now();
-        let mut call = match Call::new(machine, self, Some(&input)) {
+        now: Instant,
+    ) -> Ended {
+        let budget = self.budget(&machine.limits);
+        // Where runs are measured there are no images, and so `configure` has time of its own.
+        let before = match machine.purpose {
+            Purpose::Serve => budget,
+            Purpose::Measure => machine.limits.configure_budget(),
+        };
+        let mut clock = Stopwatch::start(now, before);
+        let mut call = match Call::new(machine, self, input.content.data_bytes(), clock) {
             Ok(call) => call,
             Err(fault) => {
-                return (Err(fault), Cost { time: start.elapsed(), ..Cost::default() });
+                return Ended { answer: Err(fault), began: false, cost: Cost::default(), clock };
             }
         };
         let configured = config.map_or(Ok(()), |config| call.configure(config));
-        let fuel = call.fuel_left();
+        if machine.purpose == Purpose::Measure {
+            call.restart(budget);
+        }
+        let fuel = call.store.get_fuel().ok();
         // What a plugin is after `configure` does not depend on the event, so that it can be kept.
         call.store.data_mut().event = Some(input);
+        let began = configured.is_ok();
         let answer = configured.and_then(|()| call.answer(context));
-        let used = fuel.zip(call.fuel_left()).map(|(before, after)| before - after);
-        let run = call.store.into_data();
-        let cost = Cost {
-            time: start.elapsed(),
-            memory_bytes: run.memory_bytes,
-            fuel: used,
-            log: run.log,
-        };
-        (answer, cost)
+        let fuel = fuel.zip(call.store.get_fuel().ok()).map(|(before, after)| before - after);
+        let Run { memory_bytes, log, clock: ended, .. } = call.store.into_data();
+        clock = ended;
+        let cost = Cost { time: Duration::ZERO, memory_bytes, fuel, log };
+        Ended { answer, began, cost, clock }
     }
 }
 
@@ -205,21 +121,20 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// `input` only tells how much may be answered.
+    /// Makes an instance, on which the clock counts. `data_bytes` tell how much may be answered.
     pub(super) fn new<'a>(
         machine: &'a Machine,
         plugin: &'a Loaded,
-        input: Option<&Input>,
+        data_bytes: usize,
+        clock: Stopwatch,
     ) -> Result<Call<'a>, Fault> {
         let running = machine.ticker.run_begins();
         let limits = &machine.limits;
-        let output_bytes = limits.output_bytes(input.map_or(0, |it| it.content.data_bytes()));
-        let mut store = Store::new(&machine.engine, Run::new(plugin.reads.clone(), limits));
+        let mut store = Store::new(&machine.engine, Run::new(plugin.reads.clone(), limits, clock));
         store.limiter(|run| run);
-        store.set_hostcall_fuel(output_bytes);
+        store.set_hostcall_fuel(limits.output_bytes(data_bytes));
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(on_tick);
-        store.data_mut().budget = Duration::from_millis(limits.configure_ms);
         if machine.purpose == Purpose::Measure {
             store.set_fuel(u64::MAX).expect("this engine counts fuel");
         }
@@ -229,21 +144,31 @@ impl Call<'_> {
         }
     }
 
+    /// An instance that is made outside of a run, and so has more time.
+    pub(super) fn on_trial<'a>(
+        machine: &'a Machine,
+        plugin: &'a Loaded,
+    ) -> Result<Call<'a>, Fault> {
+        let clock = Stopwatch::start(Instant::now(), machine.limits.configure_budget());
+        Call::new(machine, plugin, 0, clock)
+    }
+
     /// The instance, for whoever wants to look at it from outside.
     #[cfg(feature = "compiler")]
     pub(super) fn into_parts(mut self) -> (Store<Run>, Instance) {
         self.store.set_hostcall_fuel(usize::MAX);
-        self.store.data_mut().budget = Duration::MAX;
+        self.restart(Duration::MAX);
         (self.store, self.instance)
     }
 
-    fn fuel_left(&self) -> Option<u64> {
-        self.store.get_fuel().ok()
+    fn restart(&mut self, budget: Duration) {
+        self.store.data_mut().clock = Stopwatch::start(Instant::now(), budget);
     }
 
     pub(super) fn describe(&mut self) -> Result<Manifest, Fault> {
+        self.restart(self.machine.limits.configure_budget());
         let plugin = self.plugin;
-        let it = self.within(self.machine.limits.configure_ms, |store, instance| {
+        let it = self.call(|store, instance| {
             plugin.lifecycle.load(&mut *store, instance)?.call_describe(store)
         })?;
         let schema = it.config_schema.map(|text| {
@@ -263,16 +188,16 @@ impl Call<'_> {
     pub(super) fn configure(&mut self, config: &str) -> Result<(), Fault> {
         let plugin = self.plugin;
         let config = plugin.whole_config(config);
-        self.within(self.machine.limits.configure_ms, |store, instance| {
+        self.call(|store, instance| {
             plugin.lifecycle.load(&mut *store, instance)?.call_configure(store, &config)
         })?
         .map_err(Fault::Configuration)
     }
 
     fn answer(&mut self, context: &CallContext) -> Result<Answer, Fault> {
-        let (plugin, limits) = (self.plugin, self.machine.limits);
+        let plugin = self.plugin;
         if let Some(filter) = &plugin.filter {
-            let decision = self.within(limits.filter_ms, |store, instance| {
+            let decision = self.call(|store, instance| {
                 filter.load(&mut *store, instance)?.call_filter(store, context)
             })?;
             if plugin.transform.is_none() || matches!(decision, Decision::Reject(_)) {
@@ -280,35 +205,26 @@ impl Call<'_> {
             }
         }
         let transform = plugin.transform.as_ref().expect("a plugin has a filter or a transform");
-        let verdict = self.within(limits.transform_ms, |store, instance| {
+        let verdict = self.call(|store, instance| {
             transform.load(&mut *store, instance)?.call_transform(store, context)
         })?;
         Ok(Answer::Transform(verdict))
     }
 
-    /// Makes one call of the guest within a budget of CPU time.
-    fn within<T>(
+    /// Makes one call of the guest.
+    fn call<T>(
         &mut self,
-        budget_ms: u64,
         call: impl FnOnce(&mut Store<Run>, &Instance) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
-        let run = self.store.data_mut();
-        run.budget = Duration::from_millis(budget_ms);
-        run.since = None;
-        self.store.set_epoch_deadline(1);
         call(&mut self.store, &self.instance).map_err(|err| fault(&self.store, &err))
     }
 }
 
 /// Counts the thread's CPU time and not the wall's, so that a busy machine fails nobody's plugin.
-fn on_tick(mut store: StoreContextMut<'_, Run>) -> wasmtime::Result<UpdateDeadline> {
-    let run = store.data_mut();
-    let now = cpu_time();
-    let since = *run.since.get_or_insert(now);
-    Ok(if now - since < run.budget {
-        UpdateDeadline::Continue(1)
-    } else {
-        UpdateDeadline::Interrupt
+fn on_tick(store: StoreContextMut<'_, Run>) -> wasmtime::Result<UpdateDeadline> {
+    Ok(match store.data().clock.check() {
+        Ok(()) => UpdateDeadline::Continue(1),
+        Err(_) => UpdateDeadline::Interrupt,
     })
 }
 
@@ -322,11 +238,12 @@ fn fault(store: &Store<Run>, err: &wasmtime::Error) -> Fault {
     if err.is::<wasmtime::PoolConcurrencyLimitError>() {
         return Fault::Host(err.to_string());
     }
-    if err.is::<SearchedTooMuch>() {
-        return Fault::Search;
+    // What a function of the host has ended the run with.
+    if let Some(fault) = err.downcast_ref::<Fault>() {
+        return fault.clone();
     }
     match err.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => Fault::Time { budget_ms: run.budget.as_millis() },
+        Some(Trap::Interrupt) => Fault::Time { budget_ms: run.clock.budget_ms() },
         _ if run.memory_refused => Fault::Memory { bytes_max: run.memory_bytes_max },
         Some(trap) => Fault::Trap(format!("{trap}{}", last_words())),
         // The engine has no public type for this one.
@@ -338,7 +255,7 @@ fn fault(store: &Store<Run>, err: &wasmtime::Error) -> Fault {
 }
 
 impl Run {
-    fn new(reads: Option<Arc<[String]>>, limits: &Limits) -> Run {
+    fn new(reads: Option<Arc<[String]>>, limits: &Limits, clock: Stopwatch) -> Run {
         Run {
             event: None,
             reads,
@@ -348,8 +265,7 @@ impl Run {
             memory_refused: false,
             log: Vec::new(),
             log_bytes: 0,
-            budget: Duration::ZERO,
-            since: None,
+            clock,
         }
     }
 }

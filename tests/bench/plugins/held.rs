@@ -51,8 +51,8 @@ fn hold() -> f64 {
     let runtime = open(folder.path(), POOL as u32, CPU_MS);
     let busy = "(memory.fill (i32.const 1024) (i32.const 1) (i32.const 130048)) \
                 (loop $on (br $on)) (unreachable)";
-    let plugin = runtime.upload(&filter_module(busy, ""), false).unwrap().digest;
-    let step = Step { plugin, config: "{}".to_owned() };
+    let plugin = runtime.upload(&None, &filter_module(busy, ""), false).unwrap().digest;
+    let step = Step::new(plugin, "{}");
     let event = work::event(1);
     let addressee = Addressee { subscription: "s", format: "cloudevents", locale: None };
     let (tell, told) = mpsc::channel();

@@ -14,9 +14,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hookyard::event::Event;
 use hookyard::plugin::Digest;
-use hookyard::wasm::{Addressee, Budget, Compiler, Limits, Outcome, Purpose, Runtime, Step};
+use hookyard::wasm::{
+    Addressee, Budget, CodeBytes, Compiler, Equipment, Limits, Outcome, Purpose, Runtime, Step,
+    Workshop,
+};
 
 use super::Bench;
 use super::report::{Report, Rounds, Row};
@@ -65,8 +69,8 @@ struct Making {
 impl Making {
     /// On a runtime that does not know the plugin.
     fn round(&mut self, runtime: &Runtime, folder: &Path, plugin: &Work) -> Digest {
-        let (uploaded, upload) = clocked(|| runtime.upload(&plugin.file, false).unwrap());
-        let step = Step { plugin: uploaded.digest, config: plugin.config.clone() };
+        let (uploaded, upload) = clocked(|| runtime.upload(&None, &plugin.file, false).unwrap());
+        let step = Step::new(uploaded.digest, plugin.config.clone());
         let image = make_image(runtime, folder, &step, &work::event(1));
         self.upload.0.push(millis(upload));
         self.compiling.0.push(millis(uploaded.compile_time));
@@ -80,8 +84,8 @@ pub(crate) fn minimize_of_native() -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let runtime = open(folder.path(), 4, 5);
     let plugin = work::plugins().into_iter().find(|it| it.name == "minimize").unwrap();
-    let digest = runtime.upload(&plugin.file, false).unwrap().digest;
-    let step = Step { plugin: digest, config: plugin.config.clone() };
+    let digest = runtime.upload(&None, &plugin.file, false).unwrap().digest;
+    let step = Step::new(digest, plugin.config.clone());
     let event = work::event(1);
     make_image(&runtime, folder.path(), &step, &event);
     let (mut image, mut native) = (Rounds::default(), Rounds::default());
@@ -108,15 +112,21 @@ fn try_open(folder: &Path, runs_max: u32, filter_ms: u64) -> anyhow::Result<Arc<
         output_bytes_max: 1 << 20,
         runs_max,
     };
-    let budget = Budget { seconds: 60, memory_bytes: 2 << 30 };
-    let compiler = Compiler::Child(env!("CARGO_BIN_EXE_hookyard").into(), budget);
-    // The standard plugins are in the router.
-    let files = Box::new(|digest| {
-        let file = work::empty();
-        anyhow::ensure!(Digest::of(&file) == digest, "{digest} was not uploaded");
-        Ok(file.into())
-    });
-    Runtime::new(limits, Purpose::Serve, compiler, folder, [7; 32], files)
+    let budget = Budget { seconds: 60, memory_bytes: 2 << 30, code_bytes: 32 << 20 };
+    let workshop = Workshop::open(Equipment {
+        compiler: Compiler::Child(env!("CARGO_BIN_EXE_hookyard").into(), budget),
+        limits,
+        forms: vec![Purpose::Serve, Purpose::Measure],
+        folder: folder.to_owned(),
+        key: [7; 32],
+        // The standard plugins are in the router.
+        files: Box::new(|digest| {
+            Ok(Some(work::empty().into()).filter(|it: &Bytes| Digest::of(it) == digest))
+        }),
+        hour_max: Duration::MAX,
+    })?;
+    let kept = CodeBytes { plugins_max: 96 << 20, images_max: 64 << 20 };
+    Runtime::new(&workshop, Purpose::Serve, kept)
 }
 
 fn clocked<T>(work: impl FnOnce() -> T) -> (T, Duration) {
@@ -138,7 +148,9 @@ fn add_loading(report: &mut Report, folder: &Path, plugin: &Work, digest: Digest
     // What the first call on a new engine takes beyond the second: that is loading.
     let loads = (0..BATCHES).map(|_| {
         let runtime = open(folder, 4, 5);
-        let call = || runtime.try_configuration(digest, &plugin.config).unwrap();
+        // A configuration that has no image.
+        let step = Step::new(digest, format!("{}\n", plugin.config));
+        let call = || _ = runtime.try_configuration(&step, &None).unwrap();
         let ((), first) = clocked(call);
         let ((), second) = clocked(call);
         millis(first.saturating_sub(second))
@@ -204,7 +216,7 @@ fn each(mut work: impl FnMut()) -> f64 {
 
 fn add_runs(report: &mut Report, runtime: &Runtime, plugin: &Work, digest: Digest, size: usize) {
     let event = work::event(size);
-    let step = Step { plugin: digest, config: plugin.config.clone() };
+    let step = Step::new(digest, plugin.config.clone());
     let data = event.content.data.as_ref().unwrap().bytes();
     let sizes_before = plugin.sizes.iter().take_while(|it| **it < size).count();
     let (mut configured, mut image, mut native) =
@@ -213,7 +225,7 @@ fn add_runs(report: &mut Report, runtime: &Runtime, plugin: &Work, digest: Diges
     for batch in 1..=BATCHES {
         // With one more space it is another configuration, which has been run by nobody.
         let spaces = " ".repeat(sizes_before * BATCHES + batch);
-        let other = Step { plugin: digest, config: format!("{}{spaces}", step.config) };
+        let other = Step::new(digest, format!("{}{spaces}", step.config));
         let outcome = run(runtime, &event, &other);
         assert!(!matches!(outcome, Outcome::Fail(_)), "{}: {outcome:?}", plugin.name);
         configured.0.push(each(|| _ = black_box(run(runtime, &event, &other))));

@@ -46,7 +46,7 @@ const SAMPLES: [&str; 12] = [
     "vonage/samples/channel.ended.v1",
 ];
 
-/// See the head of this module.
+/// A router and a receiver for it, until [`Stage::strike`].
 pub(super) struct Stage {
     server: Server,
     client: Client,

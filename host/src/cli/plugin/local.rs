@@ -2,6 +2,7 @@
 //! environment gives them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::config::{Given, Settings};
 use crate::plugin::Digest;
-use crate::wasm::{Purpose, Runtime, Uploaded};
+use crate::wasm::{CodeBytes, Equipment, Purpose, Runtime, Uploaded, Workshop};
 
 /// Settings without flags.
 #[derive(Debug, Parser)]
@@ -37,27 +38,27 @@ impl Local {
     pub(super) fn new(files: Vec<Bytes>) -> anyhow::Result<Local> {
         let settings = settings()?;
         let cache = tempfile::tempdir()?;
-        let find = Box::new(move |digest| {
-            let file = files.iter().find(|file| Digest::of(file) == digest);
-            file.cloned().with_context(|| format!("there is no plugin {digest} here"))
-        });
-        let limits = settings.limits(1);
-        let runtime = Runtime::new(
-            limits,
-            Purpose::Measure,
-            settings.compiler()?,
-            cache.path(),
-            rand::random(),
-            find,
-        )?;
+        let workshop = Workshop::open(Equipment {
+            compiler: settings.compiler()?,
+            limits: settings.limits(1),
+            forms: vec![Purpose::Measure],
+            folder: cache.path().to_owned(),
+            key: rand::random(),
+            files: Box::new(move |digest| {
+                Ok(files.iter().find(|file| Digest::of(file) == digest).cloned())
+            }),
+            hour_max: Duration::MAX,
+        })?;
+        let kept = CodeBytes { plugins_max: settings.plugin_loaded_bytes_max, images_max: 0 };
+        let runtime = Runtime::new(&workshop, Purpose::Measure, kept)?;
         Ok(Local { runtime, settings, _cache: cache })
     }
 
     /// Checks, compiles and tries a file as an upload would.
     pub(super) fn upload(&self, file: &[u8], is_script: bool) -> anyhow::Result<Uploaded> {
         let uploaded = match is_script {
-            true => self.runtime.upload_script(file),
-            false => self.runtime.upload(file, false),
+            true => self.runtime.upload_script(&None, file),
+            false => self.runtime.upload(&None, file, false),
         };
         uploaded.map_err(|refusal| anyhow::anyhow!("{} ({})", refusal.detail, refusal.code))
     }

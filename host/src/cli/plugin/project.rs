@@ -9,7 +9,7 @@ use crate::plugin::PluginName;
 
 const FILE: &str = "hookyard.toml";
 
-/// See the head of this module.
+/// What `hookyard.toml` says, and where it lies.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Project {

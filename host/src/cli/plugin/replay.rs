@@ -49,7 +49,9 @@ fn show(it: &Reproduction, files: Vec<Bytes>, output: Option<PathBuf>) -> anyhow
     let formats = Formats::new(&local.settings.choices());
     let format = formats.get(&it.rendering.format).context("this program lacks the format")?;
     let event = it.event().map_err(|err| anyhow::anyhow!("{err:?}"))?;
-    let (rendered, runs) = render(&local.runtime, format, &Arc::new(event), &it.rendering)?;
+    let (event, bytes_max) = (Arc::new(event), local.settings.delivery_bytes_max);
+    local.runtime.prepare(&it.rendering.steps)?;
+    let (rendered, runs) = render(&local.runtime, format, &event, &it.rendering, bytes_max)?;
     for run in &runs {
         let (fuel, micros) = (run.fuel.unwrap_or(0), run.time.as_micros());
         say!("step {} {}: {fuel} fuel, {micros} µs", run.step + 1, run.plugin)?;

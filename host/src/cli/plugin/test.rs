@@ -11,6 +11,7 @@ use super::cases::{self, Case};
 use super::local::Local;
 use super::project::Project;
 use crate::cli::print::{Unread, say};
+use crate::printable::Printable;
 use crate::trial;
 use crate::wasm::Step;
 
@@ -44,7 +45,7 @@ impl Test {
             let tested = build::run(&project).and_then(|()| run_cases(&project, self.update));
             match tested {
                 Err(err) if err.is::<Unread>() => return Err(err),
-                Err(err) => eprintln!("hookyard: {err:#}"),
+                Err(err) => eprintln!("hookyard: {}", Printable(format_args!("{err:#}"))),
                 Ok(_) => {}
             }
             say!("waiting for a change")?;
@@ -62,7 +63,7 @@ fn run_cases(project: &Project, update: bool) -> anyhow::Result<usize> {
     let plugin = local.upload(&file, is_script(project))?.digest;
     let mut failed = 0;
     for case in cases::read_all(&project.folder.join("cases"))? {
-        let step = Step { plugin, config: case.config.to_string() };
+        let step = Step::new(plugin, case.config.to_string());
         let trial = trial::try_step(&local.runtime, &case.event()?, &step)?;
         let cost = trial.run.as_ref().map_or_else(String::new, |run| {
             let (fuel, memory) = (run.fuel.unwrap_or(0), run.memory_bytes >> 10);

@@ -23,6 +23,8 @@ const DELETED: HeaderName = HeaderName::from_static("x-deleted");
 /// How many items a list answers, and at most (the provider's page on paging).
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
+/// There are fewer items.
+const START_MAX: usize = 1_000_000_000;
 
 impl Api for Copernica {
     fn routes(&self) -> &'static [&'static str] {
@@ -182,7 +184,7 @@ impl Page {
             text.parse().ok().filter(|it| range.contains(it)).ok_or_else(wrong)
         };
         let first = "must be the number of the first item, from 0";
-        let start = number("start", 0, 0..=usize::MAX, first)?;
+        let start = number("start", 0, 0..=START_MAX, first)?;
         let limit = number("limit", PAGE, 1..=PAGE_MAX, "must be a number of items, 1 to 1000")?;
         Ok(Page { start, limit, total: call.parameter("total").as_deref() != Some("false") })
     }

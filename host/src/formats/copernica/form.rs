@@ -4,43 +4,58 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde_json::{Map, Value};
 
 use crate::json::Json;
+use crate::render::Output;
 
 /// What PHP's `urlencode` leaves as it is; it makes a space a `+`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b' ');
 
-/// Writes a form, variable by variable.
-#[derive(Debug, Default)]
+/// Writes a form, variable by variable, as far as its output takes them.
+#[derive(Debug)]
 pub(super) struct Form {
-    text: String,
+    out: Output,
 }
 
 impl Form {
+    pub(super) fn new(out: Output) -> Form {
+        Form { out }
+    }
+
     pub(super) fn add(&mut self, name: &str, value: &str) {
-        if !self.text.is_empty() {
-            self.text.push('&');
+        if !self.out.is_empty() {
+            self.out.push(b"&");
         }
-        for (part, end) in [(name, "="), (value, "")] {
-            let mut words = part.split(' ');
-            self.text.extend(utf8_percent_encode(words.next().unwrap_or_default(), ENCODED));
-            for word in words {
-                self.text.push('+');
-                self.text.extend(utf8_percent_encode(word, ENCODED));
-            }
-            self.text.push_str(end);
-        }
+        self.escape(name);
+        self.out.push(b"=");
+        self.escape(value);
     }
 
     /// A map becomes `name[key]=…`, a list `name[]=…` ("sent per key-value pair", "sent per item"), as
     /// deep as they go; in a list of maps or lists, each has its index. `true` and `false` are 1 and
     /// 0, null is left out.
     pub(super) fn add_json(&mut self, name: &str, value: &Json) {
+        self.add_below(&mut name.to_owned(), value);
+    }
+
+    /// `name` is the same again at the end: it is not copied for each item, since a long name and many items
+    /// that write nothing would take long without ever filling the output.
+    fn add_below(&mut self, name: &mut String, value: &Json) {
+        if self.out.is_full() {
+            return;
+        }
+        let length = name.len();
         if let Some(members) = value.members() {
-            members.for_each(|(key, value)| self.add_json(&format!("{name}[{key}]"), &value));
+            for (key, value) in members {
+                name.extend(["[", &key, "]"]);
+                self.add_below(name, &value);
+                name.truncate(length);
+            }
         } else if let Some(items) = value.items() {
             for (at, item) in items.enumerate() {
                 let is_deep = item.text().starts_with(['[', '{']);
                 let at = if is_deep { at.to_string() } else { String::new() };
-                self.add_json(&format!("{name}[{at}]"), &item);
+                name.extend(["[", &at, "]"]);
+                self.add_below(name, &item);
+                name.truncate(length);
             }
         } else {
             match value.text() {
@@ -56,10 +71,25 @@ impl Form {
         }
     }
 
-    pub(super) fn finish(self) -> String {
-        self.text
+    /// The output with the whole form.
+    pub(super) fn finish(self) -> Output {
+        self.out
+    }
+
+    fn escape(&mut self, text: &str) {
+        for (at, word) in text.split(' ').enumerate() {
+            if at > 0 {
+                self.out.push(b"+");
+            }
+            for piece in utf8_percent_encode(word, ENCODED) {
+                self.out.push(piece.as_bytes());
+            }
+        }
     }
 }
+
+/// How many variables a form may have: as many as PHP reads (`max_input_vars`).
+const VARIABLES_MAX: usize = 1_000;
 
 /// Reads a form of texts and lists of texts: `name=…`, `name[]=…`, `name[0]=…`.
 ///
@@ -68,6 +98,9 @@ impl Form {
 /// What is wrong with it.
 pub(super) fn parse(body: &[u8]) -> Result<Value, String> {
     let body = std::str::from_utf8(body).map_err(|_| "is not UTF-8".to_owned())?;
+    if body.split('&').take(VARIABLES_MAX + 1).count() > VARIABLES_MAX {
+        return Err(format!("has more than {VARIABLES_MAX} variables"));
+    }
     let mut form = Map::new();
     for pair in body.split('&').filter(|it| !it.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -115,11 +148,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::render::TooLarge;
+
+    fn json(text: &str) -> Json {
+        Json::parse(text.to_owned().into()).unwrap()
+    }
 
     fn written(name: &str, value: &str) -> String {
-        let mut form = Form::default();
-        form.add_json(name, &Json::parse(value.to_owned().into()).unwrap());
-        form.finish()
+        let mut form = Form::new(Output::new(1_000));
+        form.add_json(name, &json(value));
+        let body = form.finish().into_body("").unwrap();
+        String::from_utf8(body.bytes.to_vec()).unwrap()
     }
 
     #[test]
@@ -138,6 +177,17 @@ mod tests {
             ("null", ""),
         ] {
             assert_eq!(written("x", value), expected);
+        }
+    }
+
+    #[test]
+    fn a_form_that_repeats_a_long_name_ends_at_its_bound() {
+        let name = "n".repeat(30_000);
+        let items = ["1"; 20_000].join(",");
+        for value in [format!("[{items}]"), format!(r#"{{"{name}":[[{items}]]}}"#)] {
+            let mut form = Form::new(Output::new(1 << 20));
+            form.add_json(&name, &json(&value));
+            assert_eq!(form.finish().into_body(""), Err(TooLarge { bytes_max: 1 << 20 }));
         }
     }
 

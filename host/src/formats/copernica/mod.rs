@@ -15,7 +15,7 @@ use super::{Api, Catalogue, Choices, Format, Proof};
 use crate::clock;
 use crate::event::{Content, Data, Event};
 use crate::json::Json;
-use crate::render::{Body, Rendering};
+use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Schema};
 use crate::sign::{self, Unsigned};
 use form::Form;
@@ -66,7 +66,7 @@ pub enum InterestShape {
     Map,
 }
 
-/// See the head of this module.
+/// The format `copernica`, with its schemas.
 pub struct Copernica {
     catalogue: Catalogue,
     create: Schema,
@@ -115,12 +115,18 @@ impl Format for Copernica {
     /// The variables of the provider's tables. `id` is in all examples and in some tables: for an
     /// email it is the id of the message, which is the event's subject; for a profile it is that of
     /// the event (ours). Times are in UTC (ours).
-    fn encode(&self, event: &Event, content: &Content, _: &Rendering) -> Body {
+    fn encode(
+        &self,
+        event: &Event,
+        content: &Content,
+        _: &Rendering,
+        out: Output,
+    ) -> Result<Body, TooLarge> {
         let it = &content.attributes;
         let at_ms = it.time.as_deref().and_then(clock::parse_rfc3339);
         let at_ms = at_ms.unwrap_or(event.accepted_at_ms);
         let is_email = self.catalogue.get(&it.event_type).is_some_and(|it| it.entity == "email");
-        let mut form = Form::default();
+        let mut form = Form::new(out);
         if is_email {
             form.add("id", it.subject.as_deref().unwrap_or(&it.id));
         }
@@ -149,7 +155,7 @@ impl Format for Copernica {
         if !is_email {
             form.add("id", &it.id);
         }
-        Body { bytes: form.finish().into(), content_type: CONTENT_TYPE }
+        form.finish().into_body(CONTENT_TYPE)
     }
 
     /// An HTTP signature (draft-cavage-http-signatures) with RSA and SHA-256. The names that are signed

@@ -23,6 +23,8 @@ const OLD_ONE: &str = "/api/v1/hooks/{id}";
 /// How long a page is, and at most (ours, as elsewhere in the provider's API).
 const PAGE: usize = 20;
 const PAGE_MAX: usize = 100;
+/// There are fewer pages.
+const PAGE_NUMBER_MAX: usize = 1_000_000_000;
 
 impl Api for Kajabi {
     fn routes(&self) -> &'static [&'static str] {
@@ -167,8 +169,8 @@ impl Page {
             }
             let count = value.parse::<usize>().ok().filter(|it| *it > 0);
             match (&*name, count) {
-                ("page[number]", Some(count)) => page.number = count,
-                ("page[number]", None) => return wrong("must be the number of a page, from 1"),
+                ("page[number]", Some(count)) if count <= PAGE_NUMBER_MAX => page.number = count,
+                ("page[number]", _) => return wrong("must be the number of a page, from 1"),
                 ("page[size]", Some(count)) if count <= PAGE_MAX => page.size = count,
                 ("page[size]", _) => {
                     return wrong("must be the number of hooks on a page, 1 to 100");

@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 
 use super::{Api, Catalogue, Format, Writer};
 use crate::event::{Content, Data, Event};
-use crate::render::{Body, Rendering};
+use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Endpoints, Schema};
 
 const NAME: &str = "kajabi";
 
-/// See the head of this module.
+/// The format `kajabi`, with its schemas.
 pub struct Kajabi {
     catalogue: Catalogue,
     create: Schema,
@@ -42,10 +42,16 @@ impl Format for Kajabi {
 
     /// `{"id", "event", "payload"}`: the id is that of the resource that triggered the event, which is
     /// the event's subject; the payload is its data.
-    fn encode(&self, _: &Event, content: &Content, _: &Rendering) -> Body {
+    fn encode(
+        &self,
+        _: &Event,
+        content: &Content,
+        _: &Rendering,
+        out: Output,
+    ) -> Result<Body, TooLarge> {
         let it = &content.attributes;
         let size = content.data_bytes();
-        let mut body = Writer::new(size + 128);
+        let mut body = Writer::new(out, size + 128);
         body.text("id", it.subject.as_deref().unwrap_or(&it.id));
         body.text("event", &it.event_type);
         match &content.data {

@@ -1,5 +1,7 @@
 //! The subscriptions of the integration API: requests that become drafts, and the answers.
 
+use std::collections::HashMap;
+
 use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -88,7 +90,7 @@ impl Api for MyPreferences {
         let number = |name: &str| whole_number(&settings["Settings"][name]);
         Some(AccountRate {
             deliveries: number("MaxConcurrentRequests")?,
-            cycle_ms: i64::try_from(number("Duration")? * 1_000).ok()?,
+            cycle_ms: i64::try_from(number("Duration")?).ok()?.checked_mul(1_000)?,
         })
     }
 
@@ -276,14 +278,15 @@ impl RequestItem {
 
 /// One event type twice in a request, whatever it selects (ours; between two subscriptions it is 409).
 fn check_repetitions(filters: &[Filter]) -> Result<(), Refusal> {
+    let mut seen = HashMap::new();
     let repeated = filters.iter().enumerate().filter_map(|(at, it)| {
-        let first = filters.iter().position(|other| other.types == it.types)?;
+        let first = *seen.entry(it.types.as_str()).or_insert(at);
         (first < at).then(|| {
             let field = format!("/Subscriptions/{at}/EventType");
             Violation::new(field, format!("is already at /Subscriptions/{first}"))
         })
     });
-    let violations: Vec<_> = repeated.collect();
+    let violations = Violation::first(repeated);
     if violations.is_empty() { Ok(()) } else { Err(Refusal::Invalid(violations)) }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{AfterLast, Api, Catalogue, Choices, Format, Policy, Proof, Writer};
 use crate::clock;
 use crate::event::{Content, Data, Event};
-use crate::render::{Body, Rendering};
+use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Schema};
 
 const NAME: &str = "mypreferences";
@@ -42,7 +42,7 @@ pub enum AlternateIdShape {
     Value,
 }
 
-/// See the head of this module.
+/// The format `mypreferences`, with its schemas.
 pub struct MyPreferences {
     catalogue: Catalogue,
     create: Schema,
@@ -83,7 +83,13 @@ impl Format for MyPreferences {
 
     /// The envelope is ours (the pages describe its members and print none): event information, then
     /// `ProfileId` or `AlternateId`, `Data` and `PreviousData` as the pipeline left them.
-    fn encode(&self, event: &Event, content: &Content, rendering: &Rendering) -> Body {
+    fn encode(
+        &self,
+        event: &Event,
+        content: &Content,
+        rendering: &Rendering,
+        out: Output,
+    ) -> Result<Body, TooLarge> {
         let it = &content.attributes;
         let event_type = self.catalogue.get(&it.event_type);
         let locale = rendering.locale.as_deref().unwrap_or(DEFAULT_LOCALE);
@@ -95,7 +101,7 @@ impl Format for MyPreferences {
         let part = it.id.strip_prefix(&*event.content.attributes.id).unwrap_or_default();
 
         let size = content.data_bytes();
-        let mut body = Writer::new(size + 512);
+        let mut body = Writer::new(out, size + 512);
         body.text("Id", &format!("{}{part}", event.id));
         body.text("Entity", event_type.map_or("", |it| &it.entity));
         body.text("EventType", &it.event_type);

@@ -10,9 +10,11 @@ use url::Url;
 
 use super::{NAME, Vision6};
 use crate::formats::{
-    Answer, Api, Call, Done, Granted, Operation, Refusal, Writer, check, read_json, whole_number,
+    Answer, Api, Call, Done, Granted, Operation, Refusal, TokenPlace, Writer, check, read_json,
+    whole_number,
 };
 use crate::json::Json;
+use crate::render::Output;
 use crate::subscription::{Draft, Filter, Subscription, TypePattern};
 
 /// The access level that every method about webhooks asks for: "Full access".
@@ -27,6 +29,10 @@ const SEARCH: [&str; 5] = ["criteria", "limit", "offset", "sort_by", "sort_order
 impl Api for Vision6 {
     fn routes(&self) -> &'static [&'static str] {
         &["/api/jsonrpcserver", "/api/jsonrpcserver.php"]
+    }
+
+    fn token_place(&self) -> TokenPlace {
+        TokenPlace::Body
     }
 
     /// The key is the first parameter.
@@ -254,7 +260,9 @@ fn code_and_message(refusal: &Refusal) -> (u16, String) {
             (104, format!("Unknown Method: the methods about webhooks are {known}"))
         }
         Refusal::Conflict(_) => (351, "Duplicate Webhook details not allowed".to_owned()),
-        Refusal::Unavailable(why) => (100, format!("Server Error: {why}")),
+        Refusal::Unavailable(_) | Refusal::TooMany(_) | Refusal::ListTooLong(_) => {
+            (100, format!("Server Error: {refusal}"))
+        }
         Refusal::NotFound | Refusal::OtherAccount => {
             invalid("there is no webhook with this id".to_owned())
         }
@@ -264,7 +272,7 @@ fn code_and_message(refusal: &Refusal) -> (u16, String) {
 
 /// Always all three members, of which one is null.
 fn respond(id: &[u8], result: Result<Value, (u16, String)>) -> Answer {
-    let mut body = Writer::new(128);
+    let mut body = Writer::new(Output::new(usize::MAX), 128);
     body.raw("id", id);
     match result {
         Ok(result) => {
@@ -276,10 +284,11 @@ fn respond(id: &[u8], result: Result<Value, (u16, String)>) -> Answer {
             body.raw("error", json!({"code": code, "message": message}).to_string().as_bytes());
         }
     }
+    let body = body.into_body("application/json").expect("it may be of any size");
     Answer {
         status: StatusCode::OK,
         headers: Vec::new(),
-        content_type: "application/json",
-        body: body.finish(),
+        content_type: body.content_type,
+        body: body.bytes,
     }
 }

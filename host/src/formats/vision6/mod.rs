@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{AfterLast, Api, Catalogue, Format, Policy, Writer};
 use crate::clock;
 use crate::event::{Content, Data, Event};
-use crate::render::{Body, Rendering};
+use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Endpoints, Schema};
 
 const NAME: &str = "vision6";
@@ -25,7 +25,7 @@ const SCHEDULE: [Duration; 6] = [
     Duration::from_hours(6),
 ];
 
-/// See the head of this module.
+/// The format `vision6`, with its schemas.
 pub struct Vision6 {
     catalogue: Catalogue,
     request: Schema,
@@ -58,10 +58,17 @@ impl Format for Vision6 {
     }
 
     /// An array of events, always of one: which events belong together is not said.
-    fn encode(&self, event: &Event, content: &Content, _: &Rendering) -> Body {
+    fn encode(
+        &self,
+        event: &Event,
+        content: &Content,
+        _: &Rendering,
+        mut out: Output,
+    ) -> Result<Body, TooLarge> {
         let it = &content.attributes;
         let (object, happened) = it.event_type.split_once('.').unwrap_or((&it.event_type, ""));
-        let mut body = Writer::new(160);
+        out.push(b"[");
+        let mut body = Writer::new(out, 160);
         if let Some(Data::Json(json)) = &content.data {
             for name in ["list_id", "contact_id"] {
                 if let Some(id) = json.get(&format!("/{name}")) {
@@ -74,9 +81,10 @@ impl Format for Vision6 {
         let at_ms = it.time.as_deref().and_then(clock::parse_rfc3339);
         let at_s = at_ms.unwrap_or(event.accepted_at_ms).div_euclid(1_000);
         body.raw("timestamp", at_s.to_string().as_bytes());
-        let bytes = [b"[", &body.finish()[..], b"]"].concat().into();
+        let mut out = body.finish();
+        out.push(b"]");
         // Ours: no page says what the content type is.
-        Body { bytes, content_type: "application/json" }
+        out.into_body("application/json")
     }
 
     /// "If the endpoint fails 5 retries, it is deemed invalid and the webhook is removed."

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{AfterLast, Api, Catalogue, Format, Policy, Writer};
 use crate::clock;
 use crate::event::{Content, Data, Event};
-use crate::render::{Body, Rendering};
+use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Endpoints, Schema};
 use crate::sign::{self, Unsigned};
 
@@ -41,7 +41,7 @@ const SCHEDULE: [Duration; 12] = [
     Duration::from_hours(4),
 ];
 
-/// See the head of this module.
+/// The format `vonage`, with its schemas.
 pub struct Vonage {
     catalogue: Catalogue,
     create: Schema,
@@ -70,11 +70,17 @@ impl Format for Vonage {
     }
 
     /// CloudEvents 1.0 in structured JSON, with the provider's attributes and no others.
-    fn encode(&self, event: &Event, content: &Content, _: &Rendering) -> Body {
+    fn encode(
+        &self,
+        event: &Event,
+        content: &Content,
+        _: &Rendering,
+        out: Output,
+    ) -> Result<Body, TooLarge> {
         let it = &content.attributes;
         let size = content.data_bytes();
         let accepted = || clock::rfc3339(event.accepted_at_ms);
-        let mut body = Writer::new(size + 320);
+        let mut body = Writer::new(out, size + 320);
         body.text("specversion", "1.0");
         body.text("type", &it.event_type);
         body.text("id", &it.id);

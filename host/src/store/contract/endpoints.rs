@@ -7,7 +7,11 @@ async fn since_when_an_endpoint_fails_is_kept_until_it_does_not() {
     let it = Fresh::new().await;
     it.store.create_subscription(subscription("one"), vec![]).await.unwrap();
     let note = async |it: &Fresh, since| {
-        it.store.record(vec![Record::Failing { subscription: SUBSCRIPTION, since }]).await;
+        it.store.record(vec![Record::Failing {
+            tenant: tenant(),
+            subscription: SUBSCRIPTION,
+            since,
+        }]);
         it.store.flush().await;
     };
     assert_eq!(it.store.failing().await.unwrap(), []);

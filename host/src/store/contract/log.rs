@@ -29,14 +29,15 @@ impl Fresh {
     async fn routed(&self, events: &[Unrouted]) {
         for it in events {
             let seq = it.seq;
-            self.store.record(vec![Record::Routed { tenant: tenant(), seq }]).await;
+            self.store.record(vec![Record::Routed { tenant: tenant(), seq }]);
         }
         self.store.flush().await;
     }
 
     /// The numbers of the events whose deliveries are due, and when there is to be another look.
     async fn ordered_claim(&self, now_ms: i64) -> (Vec<String>, Option<i64>) {
-        let claim = self.store.claim(SUBSCRIPTION, now_ms, 10, Some(1_000)).await.unwrap();
+        let claim =
+            self.store.claim(&tenant(), SUBSCRIPTION, now_ms, 10, Some(1_000)).await.unwrap();
         let number = |it: &Due| it.event.as_ref().unwrap().content.attributes.id.clone();
         (claim.due.iter().map(number).collect(), claim.next_ms)
     }
@@ -111,9 +112,10 @@ async fn what_was_held_goes_out_page_by_page_in_order() {
         it.record(one, DeliveryState::Held, None).await;
     }
     assert_eq!(it.store.holding().await.unwrap(), [SUBSCRIPTION]);
-    let release = async |now_ms| it.store.release_held(SUBSCRIPTION, 2, now_ms).await.unwrap();
+    let release =
+        async |now_ms| it.store.release_held(&tenant(), SUBSCRIPTION, 2, now_ms).await.unwrap();
     assert_eq!(release(10).await, None, "it is in quarantine");
-    it.store.lift_quarantine(SUBSCRIPTION).await.unwrap();
+    it.store.lift_quarantine(&tenant(), SUBSCRIPTION).await.unwrap();
     assert_eq!(release(10).await, Some(2));
     assert_eq!(release(10).await, Some(0), "the first page is to go out first");
     assert_eq!(it.claim(10).await.len(), 2);
@@ -149,7 +151,7 @@ async fn full_log(it: &Fresh) -> Vec<(Arc<Event>, Delivery)> {
     }
     let events = it.store.unrouted(&tenant(), 0, 100).await.unwrap();
     let mut all = Vec::new();
-    for (number, one) in events.iter().enumerate() {
+    for (number, one) in events.events.iter().enumerate() {
         let mut first = delivery(&one.event, DeliveryState::Delivered, None);
         first.last_attempt = Some(attempt(200));
         let mut next = second(&one.event, OTHER);

@@ -29,7 +29,7 @@ fn open(folder: &TempDir) -> Box<dyn Store> {
     let path = folder.path().join("store.sqlite");
     let key = ServerKey::open(&folder.path().join("key")).unwrap();
     let signals = Signals { accepted: Box::new(|_| ()), changed: Box::new(|| ()) };
-    Box::new(Sqlite::open(&path, key, Sharing::Exclusive, signals).unwrap())
+    Box::new(Sqlite::open(&path, key, Sharing::Exclusive, Usage::UNBOUNDED, signals).unwrap())
 }
 
 impl Fresh {
@@ -53,19 +53,19 @@ impl Fresh {
     }
 
     async fn only_unrouted(&self) -> Vec<Unrouted> {
-        self.store.unrouted(&tenant(), 0, 10).await.unwrap()
+        self.store.unrouted(&tenant(), 0, 10).await.unwrap().events
     }
 
     async fn put(&self, it: &Unrouted, delivery: Box<Delivery>) {
         let attempted = delivery.last_attempt.is_some();
         let (tenant, event_seq) = (tenant(), it.seq);
         let record = Record::Delivery { tenant, event_seq, delivery, attempted };
-        self.store.record(vec![record]).await;
+        self.store.record(vec![record]);
         self.store.flush().await;
     }
 
     async fn claim(&self, now_ms: i64) -> Vec<Due> {
-        self.store.claim(SUBSCRIPTION, now_ms, 10, None).await.unwrap().due
+        self.store.claim(&tenant(), SUBSCRIPTION, now_ms, 10, None).await.unwrap().due
     }
 
     async fn record(&self, it: &Unrouted, state: DeliveryState, due_at_ms: Option<i64>) {
@@ -188,11 +188,11 @@ async fn an_event_is_stored_once_and_waits_until_it_is_routed() {
     assert_eq!(waiting.len(), 2);
     assert_eq!(waiting[0].event.id, first.id);
     // The second may be done before the first.
-    it.store.record(vec![Record::Routed { tenant: tenant(), seq: waiting[1].seq }]).await;
+    it.store.record(vec![Record::Routed { tenant: tenant(), seq: waiting[1].seq }]);
     it.store.flush().await;
     let it = it.reopen().await;
     assert_eq!(it.only_unrouted().await.len(), 1);
-    it.store.record(vec![Record::Routed { tenant: tenant(), seq: waiting[0].seq }]).await;
+    it.store.record(vec![Record::Routed { tenant: tenant(), seq: waiting[0].seq }]);
     it.store.flush().await;
     assert!(it.only_unrouted().await.is_empty());
 }
@@ -259,7 +259,7 @@ async fn a_delivery_that_is_due_is_given_out_once() {
     it.accept("1").await;
     let unrouted = it.only_unrouted().await.remove(0);
     it.record(&unrouted, DeliveryState::Pending, Some(50)).await;
-    assert_eq!(it.store.due().await.unwrap(), [(SUBSCRIPTION, 50)]);
+    assert_eq!(it.store.due().await.unwrap(), [(tenant(), SUBSCRIPTION, 50)]);
     assert!(it.claim(49).await.is_empty());
     let due = it.claim(50).await;
     assert_eq!(due[0].event.as_ref().unwrap().id, unrouted.event.id);
@@ -271,7 +271,7 @@ async fn a_delivery_that_is_due_is_given_out_once() {
     it.record(&unrouted, DeliveryState::Retrying, Some(1_000)).await;
     it.store.set_back(500, 100).await.unwrap();
     it.store.set_back(900, 100).await.unwrap();
-    assert_eq!(it.store.due().await.unwrap(), [(SUBSCRIPTION, 900)]);
+    assert_eq!(it.store.due().await.unwrap(), [(tenant(), SUBSCRIPTION, 900)]);
     assert_eq!(it.claim(900).await.len(), 1);
 
     // Whoever had it has ended.
@@ -295,7 +295,7 @@ async fn what_is_not_settled_is_not_forgotten() {
     it.record(&waiting[0], DeliveryState::Retrying, Some(50)).await;
     it.record(&waiting[1], DeliveryState::Dead, None).await;
     for unrouted in &waiting {
-        it.store.record(vec![Record::Routed { tenant: tenant(), seq: unrouted.seq }]).await;
+        it.store.record(vec![Record::Routed { tenant: tenant(), seq: unrouted.seq }]);
     }
     it.accept("not routed").await;
     it.store.flush().await;

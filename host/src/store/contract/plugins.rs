@@ -30,13 +30,13 @@ async fn what_a_quarantine_holds_becomes_due_when_it_ends() {
     }
     let it = it.reopen().await;
     assert_eq!(it.store.quarantines().await.unwrap(), [probed]);
-    let oldest = it.store.oldest_held(SUBSCRIPTION).await.unwrap().unwrap();
+    let oldest = it.store.oldest_held(&tenant(), SUBSCRIPTION).await.unwrap().unwrap();
     assert_eq!(oldest.event.unwrap().content.attributes.id, "1");
     assert_eq!(it.store.due().await.unwrap(), []);
-    it.store.lift_quarantine(SUBSCRIPTION).await.unwrap();
+    it.store.lift_quarantine(&tenant(), SUBSCRIPTION).await.unwrap();
     assert_eq!(it.store.quarantines().await.unwrap(), []);
-    assert_eq!(it.store.release_held(SUBSCRIPTION, 10, 40).await.unwrap(), Some(2));
-    assert!(it.store.oldest_held(SUBSCRIPTION).await.unwrap().is_none());
+    assert_eq!(it.store.release_held(&tenant(), SUBSCRIPTION, 10, 40).await.unwrap(), Some(2));
+    assert!(it.store.oldest_held(&tenant(), SUBSCRIPTION).await.unwrap().is_none());
     assert_eq!(it.claim(40).await.len(), 2);
 }
 
@@ -53,7 +53,7 @@ async fn lines_of_a_plugin_are_found_by_what_they_are_about() {
     };
     let written = [(1, LogLevel::Debug), (1, LogLevel::Error), (2, LogLevel::Warn)];
     let records = written.map(|(event, level)| Record::Log(Box::new(entry(event, level))));
-    it.store.record(records.into()).await;
+    it.store.record(records.into());
     it.store.flush().await;
     let found = async |query: LogQuery| {
         let lines = it.store.plugin_log(&tenant(), LogQuery { limit: 10, ..query }).await.unwrap();
@@ -63,6 +63,8 @@ async fn lines_of_a_plugin_are_found_by_what_they_are_about() {
     assert_eq!(found(LogQuery::default()).await, [warn, error, debug]);
     let after = LogQuery { after: Some(0), ..LogQuery::default() };
     assert_eq!(found(after).await, [debug, error, warn]);
+    let before = LogQuery { before: Some(3), ..LogQuery::default() };
+    assert_eq!(found(before).await, [error, debug]);
     let event = LogQuery { event: Some(Uuid::from_u128(1)), ..LogQuery::default() };
     assert_eq!(found(event).await, [error, debug]);
     assert_eq!(found(LogQuery { level: Some(warn), ..LogQuery::default() }).await, [warn, error]);

@@ -47,7 +47,7 @@ impl Fresh {
             let (tenant, event_seq) = (tenant(), unrouted.seq);
             let routed = Record::Routed { tenant: tenant.clone(), seq: event_seq };
             let delivery = Record::Delivery { tenant, event_seq, delivery, attempted: true };
-            it.store.record(vec![delivery, routed]).await;
+            it.store.record(vec![delivery, routed]);
         }
         it.store.flush().await;
         (it, events)
@@ -116,7 +116,7 @@ async fn what_is_replayed_becomes_due_and_its_schedule_begins_anew() {
     assert_eq!(it.store.running_replays().await.unwrap(), [begun.clone()]);
     let page = it.store.replay_page(&begun, 2).await.unwrap();
     assert_eq!((page.deliveries.len(), page.next), (1, None));
-    assert_eq!(it.store.due().await.unwrap(), [(SUBSCRIPTION, 50)]);
+    assert_eq!(it.store.due().await.unwrap(), [(tenant(), SUBSCRIPTION, 50)]);
     let due = it.claimed().await;
     assert_eq!(due.len(), 2);
     for it in due {

@@ -1,41 +1,71 @@
 //! Tenants, tokens and identities.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::rows::{broken, format, json, tenant, uuid};
+use super::rows::{broken, check_sum, format, json, named, sound, sum, tenant, text, uuid, values};
+use super::usage;
 use super::writer::Writing;
 use crate::event::Tenant;
 use crate::secret::ServerKey;
 use crate::store::{StoreError, Token};
 
-pub(super) fn create_token(connection: &Connection, token: &Token) -> Result<()> {
+pub(super) fn create_token(writing: &mut Writing<'_>, token: &Token) -> crate::store::Result<()> {
+    match &token.tenant {
+        Some(tenant) => {
+            usage::within(writing, tenant, |it| Ok(insert_token(it.connection, token)?))
+        }
+        None => Ok(insert_token(writing.connection, token)?),
+    }
+}
+
+fn insert_token(connection: &Connection, token: &Token) -> Result<()> {
     if let Some(tenant) = &token.tenant {
         connection.execute(
             "insert or ignore into tenants (tenant, created_at_ms) values (?, ?)",
             params![tenant.as_str(), token.created_at_ms],
         )?;
     }
+    let (tenant, scopes) = (token.tenant.as_ref().map(Tenant::as_str), token.scopes.join(" "));
+    let parent = token.parent.map(Uuid::into_bytes);
+    let sum = sum([
+        ValueRef::Blob(token.id.as_bytes()),
+        ValueRef::Blob(&token.hash),
+        text(tenant),
+        text(&*scopes),
+        ValueRef::Integer(token.created_at_ms),
+        token.expires_at_ms.map_or(ValueRef::Null, ValueRef::Integer),
+        parent.as_ref().map_or(ValueRef::Null, |it| ValueRef::Blob(it)),
+    ]);
     connection.execute(
-        "insert into tokens (id, hash, tenant, scopes, created_at_ms, expires_at_ms, parent)
-         values (?, ?, ?, ?, ?, ?, ?)",
+        "insert into tokens (id, hash, tenant, scopes, created_at_ms, expires_at_ms, parent, sum)
+         values (?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             token.id.as_bytes(),
             token.hash,
-            token.tenant.as_ref().map(Tenant::as_str),
-            token.scopes.join(" "),
+            tenant,
+            scopes,
             token.created_at_ms,
             token.expires_at_ms,
-            token.parent.map(Uuid::into_bytes),
+            parent,
+            sum,
         ],
     )?;
     Ok(())
 }
 
-const TOKEN: &str = "id, hash, tenant, scopes, created_at_ms, expires_at_ms, revoked_at_ms, parent";
+const TOKEN: &str =
+    "id, hash, tenant, scopes, created_at_ms, expires_at_ms, revoked_at_ms, parent, sum";
 
-fn read(row: &Row<'_>) -> Result<Token> {
+/// How all tokens are found that are read by [`read`].
+pub(super) fn all_tokens() -> String {
+    format!("select {TOKEN} from tokens")
+}
+
+pub(super) fn read(row: &Row<'_>) -> Result<Token> {
+    check_sum(row, 8, sum(values(row, [0, 1, 2, 3, 4, 5, 7])?))?;
     let tenant: Option<String> = row.get(2)?;
     let tenant = tenant.map(|name| Tenant::new(&name)).transpose();
     let scopes: String = row.get(3)?;
@@ -55,7 +85,8 @@ pub(super) fn tokens(connection: &Connection) -> Result<Vec<Token>> {
     let mut all = connection.prepare(&format!(
         "select {TOKEN} from tokens where parent is null order by created_at_ms, id"
     ))?;
-    all.query_map((), read)?.collect()
+    let found = all.query_map((), |row| named("tokens", row, 0, read))?;
+    sound(found).collect()
 }
 
 pub(super) fn token(connection: &Connection, hash: [u8; 32]) -> Result<Option<Token>> {
@@ -104,17 +135,25 @@ pub(super) fn settings(
 
 pub(super) fn all_settings(connection: &Connection) -> Result<Vec<(Tenant, &'static str, Value)>> {
     let mut all = connection.prepare("select tenant, format, settings from account_settings")?;
-    all.query_map((), |row| Ok((tenant(row, 0)?, format(row, 1)?, json(row, 2)?)))?.collect()
+    let found = all.query_map((), |row| {
+        let read = |row: &Row<'_>| Ok((tenant(row, 0)?, format(row, 1)?, json(row, 2)?));
+        named("account_settings", row, 0, read)
+    })?;
+    sound(found).collect()
 }
 
 pub(super) fn put_settings(
-    connection: &Connection,
+    writing: &mut Writing<'_>,
     tenant: &Tenant,
     format: &str,
     settings: &str,
-) -> Result<()> {
-    let sql = "insert or replace into account_settings (tenant, format, settings) values (?, ?, ?)";
-    connection.execute(sql, params![tenant.as_str(), format, settings]).map(|_| ())
+) -> crate::store::Result<()> {
+    let sql = "insert into account_settings (tenant, format, settings) values (?, ?, ?)
+               on conflict do update set settings = excluded.settings";
+    usage::within(writing, tenant, |writing| {
+        writing.connection.execute(sql, params![tenant.as_str(), format, settings])?;
+        Ok(())
+    })
 }
 
 pub(super) fn signing_key(
@@ -156,18 +195,31 @@ pub(super) fn put_identities(
     tenant: &Tenant,
     profile: &str,
     ids: &[(String, String)],
+) -> crate::store::Result<()> {
+    usage::within(writing, tenant, |it| {
+        Ok(replace_identities(it.connection, tenant, profile, ids)?)
+    })?;
+    writing.known.identified.insert(tenant.clone());
+    Ok(())
+}
+
+fn replace_identities(
+    connection: &Connection,
+    tenant: &Tenant,
+    profile: &str,
+    ids: &[(String, String)],
 ) -> Result<()> {
-    writing.connection.execute(
+    connection.execute(
         "delete from identities where tenant = ? and profile = ?",
         params![tenant.as_str(), profile],
     )?;
-    let mut insert = writing
-        .connection
-        .prepare_cached("insert into identities (tenant, profile, kind, id) values (?, ?, ?, ?)")?;
+    let mut insert = connection.prepare_cached(
+        "insert into identities (tenant, profile, kind, id, sum) values (?, ?, ?, ?, ?)",
+    )?;
     for (kind, id) in ids {
-        insert.execute(params![tenant.as_str(), profile, kind, id])?;
+        let sum = sum([tenant.as_str(), profile, kind.as_str(), id.as_str()].map(text));
+        insert.execute(params![tenant.as_str(), profile, kind, id, sum])?;
     }
-    writing.known.identified.insert(tenant.clone());
     Ok(())
 }
 
@@ -176,9 +228,22 @@ pub(super) fn identities(
     tenant: &Tenant,
     profile: &str,
 ) -> Result<Vec<(String, String)>> {
-    let mut find = connection.prepare_cached(
-        "select kind, id from identities where tenant = ? and profile = ? order by kind",
-    )?;
-    find.query_map(params![tenant.as_str(), profile], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
+    let mut find = connection.prepare_cached(&format!(
+        "{} where tenant = ? and profile = ? order by kind",
+        all_identities()
+    ))?;
+    let found = find.query_map(params![tenant.as_str(), profile], |row| {
+        named("identities", row, 0, read_identity)
+    })?;
+    sound(found).collect()
+}
+
+/// How all identities are found that are read by [`read_identity`].
+pub(super) fn all_identities() -> String {
+    "select profile, tenant, kind, id, sum from identities".to_owned()
+}
+
+pub(super) fn read_identity(row: &Row<'_>) -> Result<(String, String)> {
+    check_sum(row, 4, sum(values(row, [1, 0, 2, 3])?))?;
+    Ok((row.get(2)?, row.get(3)?))
 }

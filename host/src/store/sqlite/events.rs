@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::Uuid;
 
 use super::access;
 use super::known::Known;
-use super::rows::{self, EVENT, to_json};
-use crate::event::{Data, Event, Tenant};
-use crate::store::{Accepted, NewEvent, Unrouted};
+use super::rows::{self, EVENT, event_sum, is_broken, named, sound, text, to_json};
+use crate::event::{Attributes, Data, Event, Tenant};
+use crate::store::{Accepted, NewEvent, Unrouted, UnroutedPage};
 
 /// For at least a day, an event that is published again is known.
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
+/// How large the data of a page of events may be. It has one event at least.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Inserts an event, unless it is there.
 pub(super) fn accept(
@@ -40,24 +43,39 @@ pub(super) fn accept(
         None => (None, None),
     };
     let seq = known.begin(&new.tenant);
+    let attributes = to_json(&new.content.attributes);
+    let ids = (!alternate_ids.is_empty()).then(|| to_json(&alternate_ids));
+    let revision = i64::try_from(known.revision).unwrap_or(i64::MAX);
+    let head = [
+        ValueRef::Blob(new.id.as_bytes()),
+        text(new.tenant.as_str()),
+        text(new.format),
+        text(&*attributes),
+        text(kind),
+        text(ids.as_deref()),
+        ValueRef::Integer(new.accepted_at_ms),
+        ValueRef::Integer(revision),
+    ];
+    let sum = event_sum(head, data.map_or(ValueRef::Null, |data| ValueRef::Blob(data)));
     let mut insert = connection.prepare_cached(
         "insert into events (seq, id, tenant, format, attributes, data_kind, data,
-                             alternate_ids, accepted_at_ms, revision, type, subject)
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                             alternate_ids, accepted_at_ms, revision, type, subject, sum)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     insert.execute(params![
         seq,
         new.id.as_bytes(),
         new.tenant.as_str(),
         new.format,
-        to_json(&new.content.attributes),
+        attributes,
         kind,
         data.map(AsRef::<[u8]>::as_ref),
-        (!alternate_ids.is_empty()).then(|| to_json(&alternate_ids)),
+        ids,
         new.accepted_at_ms,
-        known.revision,
+        revision,
         new.content.attributes.event_type,
         new.content.attributes.subject,
+        sum,
     ])?;
     let event = Event {
         id: new.id,
@@ -94,11 +112,20 @@ fn publish(connection: &Connection, new: &NewEvent, seq: u64) -> Result<Option<U
 fn published(connection: &Connection, new: &NewEvent, day: i64) -> Result<Option<Uuid>> {
     let attributes = &new.content.attributes;
     let mut find = connection.prepare_cached(
-        "select events.id from published join events on events.seq = published.seq
+        "select events.id, events.attributes from published join events on events.seq = published.seq
          where day = ? and published.tenant = ? and source = ? and published.id = ?",
     )?;
     let same = params![day, new.tenant.as_str(), attributes.source, attributes.id];
-    find.query_row(same, |row| rows::uuid(row, 0)).optional()
+    let found = find.query_row(same, |row| {
+        let other: Attributes = rows::json(row, 1)?;
+        // A number that has lost a bit leads to another event: that is no reason to take this one for it.
+        let is_same = other.source == attributes.source && other.id == attributes.id;
+        is_same.then(|| rows::uuid(row, 0)).transpose()
+    });
+    match found.optional() {
+        Err(err) if is_broken(&err) => Ok(None),
+        found => Ok(found?.flatten()),
+    }
 }
 
 /// Forgets what is known by what makes it one, of days that nobody asks for any more. Answers whether there
@@ -113,18 +140,27 @@ pub(super) fn forget_published(connection: &Connection, now_ms: i64, limit: usiz
     Ok(forgotten == limit)
 }
 
-pub(super) fn unrouted(connection: &Connection, seqs: &[u64]) -> Result<Vec<Unrouted>> {
+/// Events by their numbers, in order, up to so many megabytes of them.
+pub(super) fn unrouted(connection: &Connection, seqs: &[u64]) -> Result<UnroutedPage> {
     let mut find =
         connection.prepare_cached(&format!("select {EVENT} from events where seq = ?"))?;
-    let mut found = Vec::with_capacity(seqs.len());
+    let (mut page, mut bytes) = (UnroutedPage::default(), 0);
     for seq in seqs {
-        let event = find.query_row(params![seq], |row| rows::event(row, 0))?;
-        let event = event.ok_or_else(|| {
-            rows::broken(0, format!("event {seq} lost its data before it was routed"))
-        })?;
-        found.push(Unrouted { seq: *seq, event });
+        match find.query_row(params![seq], |row| rows::event(row, 0)).optional() {
+            Ok(Some(Some(event))) => {
+                bytes += event.content.data_bytes();
+                page.events.push(Unrouted { seq: *seq, event });
+            }
+            Ok(Some(None)) => page.broken.push((*seq, "its data are gone".to_owned())),
+            Ok(None) => page.broken.push((*seq, "its row is gone".to_owned())),
+            Err(err) if is_broken(&err) => page.broken.push((*seq, rows::why(&err))),
+            Err(err) => return Err(err),
+        }
+        if bytes >= PAGE_BYTES_MAX {
+            break;
+        }
     }
-    Ok(found)
+    Ok(page)
 }
 
 pub(super) fn newest(
@@ -139,10 +175,21 @@ pub(super) fn newest(
     ))?;
     let before = i64::try_from(before).unwrap_or(i64::MAX);
     let found = find.query_map(params![tenant.as_str(), before, limit], |row| {
-        let seq = row.get(rows::EVENT_COLUMNS)?;
-        Ok(rows::event(row, 0)?.map(|event| Unrouted { seq, event }))
+        named("events", row, 0, |row| {
+            let seq = row.get(rows::EVENT_COLUMNS)?;
+            Ok(rows::event(row, 0)?.map(|event| Unrouted { seq, event }))
+        })
     })?;
-    found.filter_map(Result::transpose).collect()
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for it in sound(found) {
+        let Some(it) = it? else { continue };
+        bytes += it.event.content.data_bytes();
+        page.push(it);
+        if bytes >= PAGE_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(page)
 }
 
 pub(super) fn by_id(

@@ -1,7 +1,7 @@
 //! Deliveries that are held, because their subscription is paused or its plugin fails, and how they go out
 //! again: in order, a page at a time, before any that come later.
 
-use rusqlite::{Connection, Result, params};
+use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::Uuid;
 
 use super::order;
@@ -22,6 +22,43 @@ pub(super) fn is_present(connection: &Connection, subscription: Uuid) -> Result<
     connection
         .prepare_cached("select 1 from subscriptions where id = ? and ended is null")?
         .exists(params![subscription.as_bytes()])
+}
+
+/// How many deliveries are cancelled in one transaction: a subscription may have millions of them, and whoever comes
+/// meanwhile would wait for all of these.
+const CANCELLED_MAX: usize = 500;
+
+/// Cancels deliveries of a subscription that is gone. Answers whether there may be more.
+pub(super) fn cancel(connection: &Connection, subscription: Uuid) -> Result<bool> {
+    let mut left = CANCELLED_MAX;
+    // Each of these goes along an index.
+    for unsettled in [
+        "due_at_ms is not null",
+        "due_at_ms is null and (order_key is null or head_since_ms is not null)
+         and state in ('pending', 'retrying')",
+        "order_key is not null and unsettled",
+        "state = 'held' and state not in ('delivered', 'pending')",
+    ] {
+        let mut cancel = connection.prepare_cached(&format!(
+            "update deliveries set state = 'cancelled', due_at_ms = null where seq in
+                 (select seq from deliveries where subscription = ? and {unsettled} limit ?)"
+        ))?;
+        left -= cancel.execute(params![subscription.as_bytes(), left])?;
+    }
+    Ok(left == 0)
+}
+
+/// Goes on with a subscription that is gone. Answers whether there may be more to cancel.
+pub(super) fn cancel_ending(connection: &Connection) -> Result<bool> {
+    let first = connection
+        .query_row("select subscription from ending limit 1", (), |row| uuid(row, 0))
+        .optional()?;
+    let Some(subscription) = first else { return Ok(false) };
+    if !cancel(connection, subscription)? {
+        let done = "delete from ending where subscription = ?";
+        connection.execute(done, params![subscription.as_bytes()])?;
+    }
+    Ok(true)
 }
 
 pub(super) fn has_any(connection: &Connection, subscription: Uuid) -> Result<bool> {

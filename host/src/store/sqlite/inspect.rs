@@ -1,8 +1,11 @@
 //! What is in the file, and whether it is sound.
 
-use rusqlite::{Connection, Result};
+use rusqlite::{Connection, Result, Row};
 
+use super::log::{self, DELIVERY};
 use super::retention::number;
+use super::rows::{self, EVENT};
+use super::{access, found, known, plugins, quarantines, replays};
 use crate::store::Stats;
 
 pub(super) fn stats(connection: &Connection) -> Result<Stats> {
@@ -64,17 +67,89 @@ const FAULTS: [(&str, &str); 5] = [
     ),
 ];
 
+/// How many broken rows of a table are named.
+const NAMED_MAX: usize = 3;
+
+/// Reads a row as it is read when it is needed.
+type ReadRow = Box<dyn Fn(&Row<'_>) -> Result<()>>;
+
+/// How each row of each table is read: the table, a column by which a person finds the row, and the query, of
+/// which that is the first column.
+fn tables() -> Vec<(&'static str, String, ReadRow)> {
+    fn row<T>(read: impl Fn(&Row<'_>) -> Result<T> + 'static) -> ReadRow {
+        Box::new(move |row| read(row).map(|_| ()))
+    }
+    vec![
+        ("tenants", "select tenant from tenants".into(), row(|it| rows::tenant(it, 0))),
+        ("events", format!("select {EVENT} from events"), row(|it| rows::event(it, 0))),
+        ("deliveries", format!("select {DELIVERY} from deliveries"), row(log::read)),
+        ("subscriptions", found::all(), row(found::check)),
+        ("tokens", access::all_tokens(), row(access::read)),
+        ("identities", access::all_identities(), row(access::read_identity)),
+        (
+            "renderings",
+            "select hash, definition from renderings".into(),
+            row(|it| rows::rendering(it, 1, rows::digest(it, 0)?)),
+        ),
+        (
+            "plugin_files",
+            "select digest, file from plugin_files".into(),
+            row(|it| plugins::read_file(it, 1, rows::digest(it, 0)?)),
+        ),
+        ("plugin_versions", plugins::all_versions(), row(plugins::read)),
+        ("replays", replays::REPLAY.into(), row(replays::read)),
+        ("quarantines", quarantines::ALL.into(), row(quarantines::read)),
+        (
+            "account_settings",
+            "select tenant, settings from account_settings".into(),
+            row(|it| rows::json::<serde_json::Value>(it, 1)),
+        ),
+        ("routed", known::ROUTED.into(), row(known::read_routed)),
+    ]
+}
+
 /// What is wrong, in a sentence each.
 pub(super) fn check(connection: &Connection) -> Result<Vec<String>> {
     let mut integrity = connection.prepare("pragma integrity_check")?;
     let lines = integrity.query_map((), |row| row.get::<_, String>(0))?;
     let mut faults: Vec<String> = lines.collect::<Result<_>>()?;
     faults.retain(|line| line != "ok");
+    for (table, sql, read) in tables() {
+        faults.extend(broken_rows(connection, table, &sql, &read));
+    }
     for (what, sql) in FAULTS {
-        let count: u64 = connection.query_one(sql, (), |row| row.get(0))?;
-        if count > 0 {
-            faults.push(format!("there are {count} {what}"));
+        match connection.query_one(sql, (), |row| row.get::<_, u64>(0)) {
+            Ok(0) => {}
+            Ok(count) => faults.push(format!("there are {count} {what}")),
+            Err(err) => faults.push(format!("whether there are {what} cannot be found out: {err}")),
         }
     }
     Ok(faults)
+}
+
+/// What is wrong with the rows of a table, if something is.
+fn broken_rows(
+    connection: &Connection,
+    table: &'static str,
+    sql: &str,
+    read: &ReadRow,
+) -> Option<String> {
+    let (mut count, mut named) = (0, Vec::new());
+    let looked = connection.prepare(sql).and_then(|mut all| {
+        let mut rows = all.query(())?;
+        while let Some(row) = rows.next()? {
+            if let Err(it) = rows::named(table, row, 0, read)? {
+                count += 1;
+                if named.len() < NAMED_MAX {
+                    named.push(format!("{} ({})", it.row, it.why));
+                }
+            }
+        }
+        Ok(())
+    });
+    if let Err(err) = looked {
+        return Some(format!("`{table}` cannot be read to its end: {err}"));
+    }
+    let more = if count > named.len() { ", …" } else { "" };
+    (count > 0).then(|| format!("{count} rows of `{table}` are broken: {}{more}", named.join(", ")))
 }

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use rusqlite::{Connection, params};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{json, tenant};
+use super::rows::{
+    check_sum, is_broken, json, named, sound, sum, tenant, text, to_json, values, why,
+};
 use crate::event::Tenant;
 
 #[derive(Default)]
@@ -34,7 +37,7 @@ impl Known {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Known> {
         let number = |sql: &str| connection.query_one(sql, (), |row| row.get::<_, Option<u64>>(0));
         let mut known = Known {
-            revision: number("select value from meta where name = 'revision'")?.unwrap_or(0),
+            revision: revision(connection)?,
             next_seq: number(
                 "select max(coalesce((select max(seq) from events), 0),
                             coalesce((select max(upto) from routed), 0)) + 1",
@@ -43,19 +46,18 @@ impl Known {
             ..Known::default()
         };
         let mut rows = connection.prepare("select distinct tenant from identities")?;
-        let identified = rows.query_map((), |row| tenant(row, 0))?;
-        known.identified = identified.collect::<rusqlite::Result<_>>()?;
+        let identified =
+            rows.query_map((), |row| named("identities", row, 0, |row| tenant(row, 0)))?;
+        known.identified = sound(identified).collect::<rusqlite::Result<_>>()?;
 
-        let mut tenants = connection.prepare(
-            "select tenants.tenant, coalesce(upto, 0), coalesce(beyond, '[]')
-             from tenants left join routed using (tenant)",
-        )?;
-        let tenants = tenants
-            .query_map((), |row| Ok((tenant(row, 0)?, row.get(1)?, json(row, 2)?)))?
-            .collect::<rusqlite::Result<Vec<(Tenant, u64, BTreeSet<u64>)>>>()?;
+        let mut tenants = connection.prepare("select tenant from tenants")?;
+        let tenants =
+            tenants.query_map((), |row| named("tenants", row, 0, |row| tenant(row, 0)))?;
+        let tenants = sound(tenants).collect::<rusqlite::Result<Vec<Tenant>>>()?;
         let mut unrouted = connection
             .prepare("select seq from events where tenant = ? and seq > ? order by seq")?;
-        for (tenant, upto, out_of_turn) in tenants {
+        for tenant in tenants {
+            let (upto, out_of_turn) = routed(connection, &tenant)?;
             let events: VecDeque<u64> = unrouted
                 .query_map(params![tenant.as_str(), upto], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
@@ -95,14 +97,17 @@ impl Known {
     /// Writes how far routing has come, one row for each tenant that came further.
     pub(super) fn save_routed(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let mut save = connection.prepare_cached(
-            "insert into routed (tenant, upto, beyond) values (?, ?, ?)
-             on conflict do update set upto = excluded.upto, beyond = excluded.beyond",
+            "insert into routed (tenant, upto, beyond, sum) values (?, ?, ?, ?)
+             on conflict do update set
+                 upto = excluded.upto, beyond = excluded.beyond, sum = excluded.sum",
         )?;
         for tenant in self.touched.drain() {
             let routing = &self.unrouted[&tenant];
             let upto = routing.events.front().map_or(routing.last, |next| next - 1);
-            let beyond = serde_json::to_string(&routing.out_of_turn).expect("numbers are JSON");
-            save.execute(params![tenant.as_str(), upto, beyond])?;
+            let upto = i64::try_from(upto).unwrap_or(i64::MAX);
+            let beyond = to_json(&routing.out_of_turn);
+            let sum = sum([text(tenant.as_str()), ValueRef::Integer(upto), text(&*beyond)]);
+            save.execute(params![tenant.as_str(), upto, beyond, sum])?;
         }
         Ok(())
     }
@@ -139,4 +144,41 @@ impl Known {
         let rest = routing.events.range(from..).filter(|seq| !routing.out_of_turn.contains(*seq));
         rest.take(limit).copied().collect()
     }
+}
+
+/// The newest revision. It is at least what any row says of it: a number that has lost a bit is not to send events
+/// back to subscriptions of long ago.
+pub(super) fn revision(connection: &Connection) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached(
+            "select max(coalesce((select value from meta where name = 'revision'), 0),
+                        coalesce((select max(revision) from subscriptions), 0),
+                        coalesce((select max(ended) from subscriptions where ended is not null), 0),
+                        coalesce((select revision from events order by seq desc limit 1), 0))",
+        )?
+        .query_row((), |row| row.get(0))
+}
+
+/// How far a tenant's events are routed: up to which number, and which ones beyond it. Where that is broken, all
+/// that are kept are routed again: what was routed before is known by its deliveries.
+fn routed(connection: &Connection, tenant: &Tenant) -> rusqlite::Result<(u64, BTreeSet<u64>)> {
+    let found = connection
+        .prepare_cached(&format!("{ROUTED} where tenant = ?"))?
+        .query_row(params![tenant.as_str()], read_routed);
+    match found.optional() {
+        Err(err) if is_broken(&err) => {
+            let why = why(&err);
+            tracing::error!(%tenant, why, "how far events are routed is broken; looking at all of them again");
+            Ok((0, BTreeSet::new()))
+        }
+        found => Ok(found?.unwrap_or_default()),
+    }
+}
+
+/// How all are found that are read by [`read_routed`].
+pub(super) const ROUTED: &str = "select tenant, upto, beyond, sum from routed";
+
+pub(super) fn read_routed(row: &Row<'_>) -> rusqlite::Result<(u64, BTreeSet<u64>)> {
+    check_sum(row, 3, sum(values(row, [0, 1, 2])?))?;
+    Ok((row.get(1)?, json(row, 2)?))
 }

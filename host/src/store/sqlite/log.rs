@@ -2,31 +2,45 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Result, Row, params};
 use uuid::Uuid;
 
-use super::rows::{self, EVENT, broken, digest, digest_or_null, json, json_or_null, to_json, uuid};
+use super::rows::{
+    self, broken, digest, digest_or_null, is_broken, json, json_or_null, named, sound, to_json,
+    uuid,
+};
 use super::writer::Writing;
 use super::{held, order, plugin_log};
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::Tenant;
 use crate::plugin::Digest;
 use crate::render::Rendering;
-use crate::store::{Backlog, Claim, Due, Record};
+use crate::store::{Backlog, Record};
 
 pub(super) fn record_all(writing: &mut Writing<'_>, records: &[Record]) -> Result<()> {
     for it in records {
-        match record(writing, it) {
-            // A record that can never be written must not keep the others from being written.
-            Err(err) if err.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+        // A record that can never be written, or that makes the writer panic, must not keep the others from
+        // being written: it would come back with each transaction.
+        match catch_unwind(AssertUnwindSafe(|| record(writing, it))) {
+            Err(_) => {
+                tracing::error!(record = ?it, "a record made the store panic and is left out")
+            }
+            Ok(Err(err)) if is_refused(&err) => {
                 tracing::error!(%err, record = ?it, "a record breaks a rule of the store and is left out");
             }
-            result => result?,
+            Ok(result) => result?,
         }
     }
     Ok(())
+}
+
+/// Whether a record is at fault, or the rows that it is about, and not the store: others can be written.
+pub(super) fn is_refused(err: &rusqlite::Error) -> bool {
+    // What SQLite has no name for is that an expression cannot be evaluated, as JSON that is none.
+    let of_rows = [ErrorCode::ConstraintViolation, ErrorCode::DatabaseCorrupt, ErrorCode::Unknown];
+    is_broken(err) || err.sqlite_error_code().is_some_and(|code| of_rows.contains(&code))
 }
 
 fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
@@ -58,7 +72,7 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
             Ok(())
         }
         Record::Log(it) => plugin_log::add(writing.connection, it),
-        Record::Failing { subscription, since } => {
+        Record::Failing { subscription, since, .. } => {
             put_failing(writing.connection, *subscription, *since)
         }
         Record::Routed { tenant, seq } => {
@@ -190,94 +204,50 @@ pub(super) fn read(row: &Row<'_>) -> Result<Delivery> {
     })
 }
 
+/// How many attempts are told of a delivery: the newest.
+const ATTEMPTS_MAX: usize = 200;
+
+pub(super) fn delivery(
+    connection: &Connection,
+    tenant: &Tenant,
+    id: Uuid,
+) -> Result<Option<(Delivery, Vec<Attempt>)>> {
+    let sql = format!("select {DELIVERY} from deliveries where id = ? and tenant = ?");
+    let delivery =
+        connection.query_row(&sql, params![id.as_bytes(), tenant.as_str()], read).optional()?;
+    let Some(delivery) = delivery else { return Ok(None) };
+    let mut earlier = connection.prepare_cached(
+        "select number, at_ms, duration_ms, status, answer, error, body, rendering, detail
+         from attempts where delivery = ? order by number desc limit ?",
+    )?;
+    let read = |row: &Row<'_>| {
+        let unknown = row.get_ref(7)?.as_bytes_or_null()?.is_none();
+        Ok(Attempt {
+            number: row.get(0)?,
+            at_ms: row.get(1)?,
+            duration_ms: row.get(2)?,
+            status: row.get(3)?,
+            answer: row.get(4)?,
+            error: json_or_null(row, 5)?,
+            body: digest_or_null(row, 6)?,
+            rendering: if unknown { delivery.rendering } else { digest(row, 7)? },
+            detail: json(row, 8)?,
+        })
+    };
+    let attempts = earlier
+        .query_map(params![id.as_bytes(), ATTEMPTS_MAX], |row| named("attempts", row, 0, read))?;
+    let mut attempts: Vec<Attempt> = sound(attempts).collect::<Result<_>>()?;
+    attempts.reverse();
+    attempts.extend(delivery.last_attempt.clone());
+    Ok(Some((delivery, attempts)))
+}
+
 pub(super) fn recorded(connection: &Connection, event: Uuid) -> Result<Vec<Uuid>> {
     let mut find = connection.prepare_cached(
         "select id from deliveries indexed by deliveries_by_event
          where event_seq = (select seq from events where id = ?)",
     )?;
     find.query_map(params![event.as_bytes()], |row| uuid(row, 0))?.collect()
-}
-
-pub(super) fn release_claims(connection: &Connection, now_ms: i64) -> Result<()> {
-    connection.execute(
-        "update deliveries indexed by deliveries_out set due_at_ms = ?
-         where due_at_ms is null and (order_key is null or head_since_ms is not null)
-           and state in ('pending', 'retrying')",
-        params![now_ms],
-    )?;
-    Ok(())
-}
-
-/// What waits for a time waits no longer for it because the clock was set back.
-pub(super) fn set_back(connection: &Connection, now_ms: i64, by_ms: i64) -> Result<()> {
-    connection.execute(
-        "update deliveries set due_at_ms = due_at_ms - iif(due_at_ms > ?2, ?1, 0),
-                               head_since_ms = head_since_ms - iif(head_since_ms > ?2, ?1, 0)
-         where due_at_ms > ?2 or head_since_ms > ?2",
-        params![by_ms, now_ms],
-    )?;
-    Ok(())
-}
-
-pub(super) fn due(connection: &Connection) -> Result<Vec<(Uuid, i64)>> {
-    // From one subscription to the next, however much is due for each.
-    let mut all = connection.prepare(
-        "with recursive each (subscription) as (
-             select min(subscription) from deliveries where due_at_ms is not null
-             union all
-             select (select min(subscription) from deliveries
-                     where due_at_ms is not null and subscription > each.subscription)
-             from each where each.subscription is not null
-         )
-         select subscription, (select min(due_at_ms) from deliveries
-                               where deliveries.subscription = each.subscription
-                                 and due_at_ms is not null)
-         from each where subscription is not null",
-    )?;
-    all.query_map((), |row| Ok((uuid(row, 0)?, row.get(1)?)))?.collect()
-}
-
-/// How long a delivery waits for others to be routed that may have to go before it.
-const ROUTED_AGAIN_MS: i64 = 20;
-
-pub(super) fn claim(
-    writing: &Writing<'_>,
-    subscription: Uuid,
-    now_ms: i64,
-    limit: usize,
-    order_wait_ms: Option<i64>,
-) -> Result<Claim> {
-    let connection = writing.connection;
-    let mut next_ms = None;
-    if let Some(wait_ms) = order_wait_ms {
-        order::pass_over(connection, subscription, now_ms, wait_ms)?;
-        next_ms = order::oldest_head(connection, subscription)?.map(|since_ms| since_ms + wait_ms);
-    }
-    let mut find = connection.prepare_cached(&format!(
-        "{} where deliveries.subscription = ? and deliveries.due_at_ms <= ?
-         order by deliveries.due_at_ms, deliveries.seq limit ?",
-        due_rows()
-    ))?;
-    let due = find.query_map(params![subscription.as_bytes(), now_ms, limit], read_due)?;
-    let mut due: Vec<Due> = due.collect::<Result<_>>()?;
-    let found = due.len();
-    due.retain(|it| {
-        it.delivery.order_key.is_none() || it.event_seq <= writing.known.routed_upto_of(&it.tenant)
-    });
-    let mut take =
-        connection.prepare_cached("update deliveries set due_at_ms = null where id = ?")?;
-    for it in &mut due {
-        take.execute(params![it.delivery.id.as_bytes()])?;
-        it.delivery.due_at_ms = None;
-    }
-    let mut first = connection.prepare_cached(
-        "select min(due_at_ms) from deliveries where subscription = ? and due_at_ms is not null",
-    )?;
-    let first_ms: Option<i64> =
-        first.query_row(params![subscription.as_bytes()], |row| row.get(0))?;
-    let least_ms = if due.len() < found { now_ms + ROUTED_AGAIN_MS } else { i64::MIN };
-    next_ms = first_ms.map(|it| it.max(least_ms)).into_iter().chain(next_ms).min();
-    Ok(Claim { due, next_ms })
 }
 
 pub(super) fn backlogs(writing: &Writing<'_>) -> Result<Vec<Backlog>> {
@@ -298,42 +268,12 @@ pub(super) fn backlogs(writing: &Writing<'_>) -> Result<Vec<Backlog>> {
     Ok(backlogs.into_values().collect())
 }
 
-/// How deliveries are found that are read by [`read_due`].
-fn due_rows() -> String {
-    format!(
-        "select {DELIVERY}, deliveries.tenant, deliveries.event_seq, renderings.definition, {EVENT}
-         from deliveries
-         join renderings on renderings.hash = deliveries.rendering
-         left join events on events.seq = deliveries.event_seq"
-    )
-}
-
-fn read_due(row: &Row<'_>) -> Result<Due> {
-    let next = DELIVERY_COLUMNS;
-    let gone = row.get_ref(next + 3)?.as_bytes_or_null()?.is_none();
-    Ok(Due {
-        tenant: rows::tenant(row, next)?,
-        event_seq: row.get(next + 1)?,
-        delivery: read(row)?,
-        event: if gone { None } else { rows::event(row, next + 3)? },
-        rendering: Arc::new(json(row, next + 2)?),
-    })
-}
-
-pub(super) fn oldest_held(connection: &Connection, subscription: Uuid) -> Result<Option<Due>> {
-    let sql = format!(
-        "{} where deliveries.subscription = ? and deliveries.state = 'held'
-         and deliveries.state not in ('delivered', 'pending')
-         and deliveries.body is null order by deliveries.created_at_ms, deliveries.seq limit 1",
-        due_rows()
-    );
-    let mut find = connection.prepare_cached(&sql)?;
-    find.query_row(params![subscription.as_bytes()], read_due).optional()
-}
-
 pub(super) fn failing(connection: &Connection) -> Result<Vec<(Uuid, i64, u8)>> {
     let mut find = connection.prepare("select subscription, since_ms, announced from failing")?;
-    find.query_map((), |row| Ok((uuid(row, 0)?, row.get(1)?, row.get(2)?)))?.collect()
+    let found = find.query_map((), |row| {
+        named("failing", row, 0, |row| Ok((uuid(row, 0)?, row.get(1)?, row.get(2)?)))
+    })?;
+    sound(found).collect()
 }
 
 fn put_failing(
@@ -356,5 +296,5 @@ fn put_failing(
 
 pub(super) fn rendering(connection: &Connection, hash: Digest) -> Result<Option<Rendering>> {
     let sql = "select definition from renderings where hash = ?";
-    connection.query_row(sql, params![hash.0], |row| json(row, 0)).optional()
+    connection.query_row(sql, params![hash.0], |row| rows::rendering(row, 0, hash)).optional()
 }

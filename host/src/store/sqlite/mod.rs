@@ -2,8 +2,13 @@
 
 mod access;
 mod calls;
+mod checkpoint;
 mod counts;
+mod deaths;
+mod due;
 mod events;
+mod file;
+mod found;
 mod held;
 mod inspect;
 mod known;
@@ -15,38 +20,51 @@ mod plugin_calls;
 mod plugin_log;
 mod plugins;
 mod quarantines;
+mod queue;
 mod replay_calls;
 mod replays;
 mod retention;
 mod rows;
 mod search;
 mod subscriptions;
+mod trouble;
+mod usage;
+mod wal;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use super::{Result, Signals, StoreError};
+use super::{Result, Signals, StoreError, Usage};
+use crate::fair::{Owner, Pool, Room};
 use crate::secret::ServerKey;
-use open::{connect, lock, migrate};
-use writer::{Job, Writer, Writing};
+use checkpoint::Checkpointer;
+use file::StoreFile;
+use open::{check_key, connect, migrate};
+use queue::{Job, Jobs};
+use trouble::Trouble;
+use writer::{Writer, Writing};
 
-const READERS: usize = 4;
-/// How many jobs may wait for the writer. Whoever comes then waits.
-const JOBS_MAX: usize = 4_096;
+/// Readers for what takes microseconds and what events wait for, and readers for what looks through the log.
+const READERS: usize = 2;
+const SEARCHERS: usize = 2;
+/// Of the searchers, one owner has one; and all of them get a core after whoever delivers.
+const SEARCHERS_OF_ONE: usize = 1;
+const SEARCHERS_NICENESS: i32 = 10;
+/// How many reads of one owner may wait. Their answers are bounded by pages.
+const WAITING: Room = Room { own_items: 512, own_bytes: usize::MAX, all_bytes: usize::MAX };
 
 /// A store in a file.
 pub struct Sqlite {
-    jobs: mpsc::Sender<Job>,
-    /// A permit for each job that may still be queued.
-    room: Arc<Semaphore>,
-    readers: Arc<Mutex<Vec<Connection>>>,
-    permits: Semaphore,
+    jobs: Arc<Jobs>,
+    readers: Pool<Connection>,
+    searchers: Pool<Connection>,
     key: Arc<ServerKey>,
+    trouble: Arc<Trouble>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -60,7 +78,7 @@ pub enum Sharing {
 }
 
 impl Sqlite {
-    /// Opens or makes a file, and brings its tables up to date.
+    /// Opens or makes a file, and brings its tables up to date. `quotas`: the most that one tenant may have.
     ///
     /// # Errors
     ///
@@ -69,56 +87,83 @@ impl Sqlite {
         path: &Path,
         key: ServerKey,
         sharing: Sharing,
+        quotas: Usage,
         signals: Signals,
     ) -> anyhow::Result<Sqlite> {
-        let lock = match sharing {
-            Sharing::Exclusive => Some(lock(path)?),
-            Sharing::Shared => None,
-        };
+        let mut file = StoreFile::open(path)?;
+        let has_other_names = file.has_other_names()?;
+        match sharing {
+            Sharing::Exclusive => {
+                file.lock()?;
+                file.check_log()?;
+            }
+            // A router may have it open by another of these names.
+            Sharing::Shared => anyhow::ensure!(
+                !has_other_names,
+                "`{}` has more names (hard links): by another one than the router's, its log would be \
+                 another file, and both would be destroyed; remove the links but one",
+                path.display()
+            ),
+        }
         let mut connection = connect(path, OpenFlags::default())?;
         migrate(&mut connection)?;
-        let readers = (0..READERS)
-            .map(|_| {
-                connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        check_key(&connection, &key)?;
+        file.take_note_of_log();
+        if has_other_names {
+            tracing::warn!(path = %path.display(), "the store has more names (hard links); use this one alone");
+        }
+        file.open_to_others().inspect(|why| tracing::warn!("{why}"));
+        let (readers, searchers) = (connections(path, READERS)?, connections(path, SEARCHERS)?);
         let key = Arc::new(key);
-        let (jobs, queue) = mpsc::channel();
-        let room = Arc::new(Semaphore::new(JOBS_MAX));
-        let writer = Writer::new(connection, Arc::clone(&key), signals)?;
-        let thread = writer.start(queue, Arc::clone(&room), lock)?;
+        let (jobs, trouble) = (Arc::new(Jobs::new()), Arc::new(Trouble::default()));
+        let checkpointer = Checkpointer::start(path, &mut connection)?;
+        let writer = Writer::new(
+            connection,
+            Arc::clone(&key),
+            quotas,
+            signals,
+            file,
+            Arc::clone(&trouble),
+            checkpointer,
+        )?;
         Ok(Sqlite {
+            readers: Pool::start("store-reader", readers, READERS, 0, WAITING)?,
+            searchers: Pool::start(
+                "store-search",
+                searchers,
+                SEARCHERS_OF_ONE,
+                SEARCHERS_NICENESS,
+                WAITING,
+            )?,
+            thread: Mutex::new(Some(writer.start(Arc::clone(&jobs))?)),
             jobs,
-            room,
-            readers: Arc::new(Mutex::new(readers)),
-            permits: Semaphore::new(READERS),
             key,
-            thread: Mutex::new(Some(thread)),
+            trouble,
         })
     }
 
-    /// Runs a query on one of the readers.
+    /// Runs a short query: by a key, along an index, of a few rows.
     async fn read<T: Send + 'static>(
         &self,
+        owner: &Owner,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        let readers = Arc::clone(&self.readers);
-        let pool = || StoreError::Unavailable("a query was interrupted".to_owned());
-        tokio::task::spawn_blocking(move || {
-            let lock = || readers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let reader = lock().pop().ok_or_else(pool)?;
-            let answer = query(&reader);
-            lock().push(reader);
-            answer.map_err(unavailable)
-        })
-        .await
-        .map_err(|_| pool())?
+        read_in(&self.readers, owner, query).await
     }
 
-    /// Makes a change in the writer's next group, and waits for its commit.
+    /// Runs a query that may take its time.
+    async fn search<T: Send + 'static>(
+        &self,
+        owner: &Owner,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        read_in(&self.searchers, owner, query).await
+    }
+
+    /// Makes a change in one of the writer's next groups, in the owner's turn, and waits for its commit.
     async fn write<T: Send + 'static>(
         &self,
+        owner: &Owner,
         change: impl FnOnce(&mut Writing<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
@@ -139,15 +184,26 @@ impl Sqlite {
                 let _ = reply.send(committed.and(result));
             })
         });
-        self.send(Job::Write(change)).await?;
+        if !self.jobs.call(owner, Job::Write(change)).await {
+            return Err(closed());
+        }
         answer.await.map_err(|_| not_written())?
     }
+}
 
-    async fn send(&self, job: Job) -> Result<()> {
-        // The writer gives the permit back when it takes the job.
-        self.room.acquire().await.expect("the semaphore is never closed").forget();
-        self.jobs.send(job).map_err(|_| closed())
-    }
+fn connections(path: &Path, count: usize) -> anyhow::Result<Vec<Connection>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    (0..count).map(|_| connect(path, flags)).collect()
+}
+
+async fn read_in<T: Send + 'static>(
+    readers: &Pool<Connection>,
+    owner: &Owner,
+    query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+) -> Result<T> {
+    let answer = readers.ask(owner, 0, |connection| query(connection)).await;
+    let busy = || "too many queries wait, or this one was interrupted".to_owned();
+    answer.ok_or_else(|| StoreError::Unavailable(busy()))?.map_err(StoreError::from)
 }
 
 fn closed() -> StoreError {
@@ -159,12 +215,12 @@ fn not_written() -> StoreError {
     StoreError::Unavailable("the store cannot write now".to_owned())
 }
 
-fn unavailable(err: rusqlite::Error) -> StoreError {
-    StoreError::Unavailable(err.to_string())
-}
-
 impl From<rusqlite::Error> for StoreError {
     fn from(err: rusqlite::Error) -> StoreError {
-        unavailable(err)
+        if rows::is_broken(&err) {
+            StoreError::Broken(rows::why(&err))
+        } else {
+            StoreError::Unavailable(err.to_string())
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! Opens the file and brings its tables up to date.
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-const MIGRATIONS: [&str; 7] = [
+use crate::secret::ServerKey;
+
+const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0001_start.sql"),
     include_str!("migrations/0002_plugins.sql"),
     include_str!("migrations/0003_delivery.sql"),
@@ -16,35 +16,11 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0005_replays.sql"),
     include_str!("migrations/0006_window.sql"),
     include_str!("migrations/0007_published.sql"),
+    include_str!("migrations/0008_sums.sql"),
+    include_str!("migrations/0009_usage.sql"),
 ];
 
-/// Held as long as the store is open: only one process routes from a file.
-pub(super) struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // To close the file would not do where a child process is just being made: until it runs its
-        // own program it has the file as well. What fails here ends with the process.
-        let _ = self.0.unlock();
-    }
-}
-
-/// Makes sure that there is no other router on the file.
-pub(super) fn lock(path: &Path) -> anyhow::Result<Lock> {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    let file = File::create(&lock)?;
-    file.try_lock().map_err(|_| {
-        anyhow::anyhow!("another router uses `{}`; one file is for one process", path.display())
-    })?;
-    Ok(Lock(file))
-}
-
 pub(super) fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connection> {
-    if !path.exists() {
-        // What is in it is for us alone. SQLite gives the files beside it the same rights.
-        File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    }
     let connection = Connection::open_with_flags(path, flags)
         .map_err(|err| anyhow::anyhow!("cannot open `{}`: {err}", path.display()))?;
     connection.busy_timeout(Duration::from_secs(5))?;
@@ -81,9 +57,57 @@ pub(super) fn migrate(connection: &mut Connection) -> anyhow::Result<()> {
     Ok(transaction.commit()?)
 }
 
+/// Makes sure that the store was written with this server key. With another one no secret could be opened, and all
+/// subscriptions would be left out as broken.
+pub(super) fn check_key(connection: &Connection, key: &ServerKey) -> anyhow::Result<()> {
+    connection.execute(
+        "insert into meta (name, value) select 'key', ?1 where not exists
+             (select 1 from meta where name = 'key')",
+        params![key.check()],
+    )?;
+    let check: i64 =
+        connection.query_one("select value from meta where name = 'key'", (), |row| row.get(0))?;
+    // A number that a disk has damaged is not to keep the router from its store.
+    anyhow::ensure!(
+        check == key.check() || opens_a_secret(connection, key)?,
+        "the store was written with another server key: with this one, signing secrets cannot be opened; put \
+         back the key file or the `HOOKYARD_KEY` that it was made with"
+    );
+    Ok(())
+}
+
+fn opens_a_secret(connection: &Connection, key: &ServerKey) -> rusqlite::Result<bool> {
+    let first = connection
+        .query_row("select subscription, sealed from secrets limit 1", (), |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
+        })
+        .optional()?;
+    Ok(first.is_some_and(|(owner, sealed)| key.open_sealed(&owner, &sealed).is_some()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_is_opened_with_the_key_that_it_was_written_with() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        let key = |of: char| ServerKey::parse(&format!("{}=", of.to_string().repeat(43))).unwrap();
+        let (own, other) = (key('A'), key('E'));
+        for _ in 0..2 {
+            check_key(&connection, &own).unwrap();
+        }
+        let refused = check_key(&connection, &other).unwrap_err().to_string();
+        assert!(refused.contains("another server key"), "{refused}");
+        connection.execute("update meta set value = value + 1 where name = 'key'", ()).unwrap();
+        check_key(&connection, &own).unwrap_err();
+        let sealed = own.seal(b"owner", b"secret");
+        let secret = "insert into secrets (subscription, created_at_ms, sealed) values (?, 1, ?)";
+        connection.execute(secret, params![b"owner", sealed]).unwrap();
+        check_key(&connection, &own).expect("the number is damaged, and the key is right");
+        check_key(&connection, &other).unwrap_err();
+    }
 
     #[test]
     fn a_store_of_an_older_version_keeps_what_is_in_it() {

@@ -80,7 +80,8 @@ fn along_failures(query: &DeliveryQuery, owner: &Value) -> Option<Path> {
             "deliveries indexed by deliveries_by_reason",
             "(deliveries.state = 'held' or deliveries.state = 'filtered' or deliveries.state = 'failed'
               or deliveries.state = 'dead')
-             and deliveries.tenant = ? and deliveries.reason ->> 'code' = ?",
+             and deliveries.tenant = ?
+             and iif(json_valid(deliveries.reason), deliveries.reason ->> 'code', null) = ?",
             vec![owner.clone(), reason.into()],
         ));
     }

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Sqlite, log, plugin_log, plugins, quarantines, subscriptions};
+use super::calls::own;
+use super::writer::Writing;
+use super::{Sqlite, due, found, plugin_log, plugins, quarantines};
 use crate::event::Tenant;
 use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
 use crate::store::{Due, LogEntry, LogQuery, PluginStore, Quarantine, Result};
@@ -19,9 +21,21 @@ impl PluginStore for Sqlite {
         version: PluginVersion,
         file: Option<Bytes>,
         replaces: Option<Digest>,
-        changed: Vec<Subscription>,
     ) -> Result<()> {
-        self.write(move |it| plugins::add(it, &version, file.as_deref(), replaces, changed)).await
+        let owner = version.tenant.clone();
+        let add = move |it: &mut Writing<'_>| {
+            plugins::add(it.connection, &version, file.as_deref(), replaces)
+        };
+        self.write(&owner, add).await
+    }
+
+    async fn follow_plugin(
+        &self,
+        version: PluginVersion,
+        changed: Vec<Subscription>,
+    ) -> Result<usize> {
+        let owner = version.tenant.clone();
+        self.write(&owner, move |it| plugins::follow(it, &version, changed)).await
     }
 
     async fn previous_plugin(
@@ -29,8 +43,8 @@ impl PluginStore for Sqlite {
         tenant: Option<&Tenant>,
         name: &PluginName,
     ) -> Result<Option<Digest>> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.read(move |reader| plugins::previous(reader, tenant.as_ref(), &name)).await
+        let (owner, tenant, name) = (tenant.cloned(), tenant.cloned(), name.clone());
+        self.read(&owner, move |reader| plugins::previous(reader, tenant.as_ref(), &name)).await
     }
 
     async fn deprecate_plugin(
@@ -40,8 +54,8 @@ impl PluginStore for Sqlite {
         digest: Digest,
         reason: Option<String>,
     ) -> Result<()> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.write(move |it| {
+        let (owner, tenant, name) = (tenant.cloned(), tenant.cloned(), name.clone());
+        self.write(&owner, move |it| {
             plugins::deprecate(it.connection, tenant.as_ref(), &name, digest, reason.as_deref())
         })
         .await
@@ -53,18 +67,19 @@ impl PluginStore for Sqlite {
         name: &PluginName,
         digest: Digest,
     ) -> Result<()> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.write(move |it| plugins::delete(it.connection, tenant.as_ref(), &name, digest)).await
+        let (owner, tenant, name) = (tenant.cloned(), tenant.cloned(), name.clone());
+        self.write(&owner, move |it| plugins::delete(it.connection, tenant.as_ref(), &name, digest))
+            .await
     }
 
     async fn plugin_usage(&self, tenant: Option<&Tenant>) -> Result<(u64, u64)> {
-        let tenant = tenant.cloned();
-        self.read(move |reader| plugins::usage(reader, tenant.as_ref())).await
+        let (owner, tenant) = (tenant.cloned(), tenant.cloned());
+        self.read(&owner, move |reader| plugins::usage(reader, tenant.as_ref())).await
     }
 
     async fn plugins(&self, tenant: Option<&Tenant>) -> Result<Vec<PluginVersion>> {
-        let tenant = tenant.cloned();
-        self.read(move |reader| plugins::all(reader, tenant.as_ref())).await
+        let (owner, tenant) = (tenant.cloned(), tenant.cloned());
+        self.search(&owner, move |reader| plugins::all(reader, tenant.as_ref())).await
     }
 
     async fn plugin_versions(
@@ -72,8 +87,8 @@ impl PluginStore for Sqlite {
         tenant: Option<&Tenant>,
         name: &PluginName,
     ) -> Result<Vec<PluginVersion>> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.read(move |reader| plugins::versions(reader, tenant.as_ref(), &name)).await
+        let (owner, tenant, name) = (tenant.cloned(), tenant.cloned(), name.clone());
+        self.read(&owner, move |reader| plugins::versions(reader, tenant.as_ref(), &name)).await
     }
 
     async fn find_plugin(
@@ -81,21 +96,27 @@ impl PluginStore for Sqlite {
         tenant: Option<&Tenant>,
         it: &PluginRef,
     ) -> Result<Option<PluginVersion>> {
-        let (tenant, it) = (tenant.cloned(), it.clone());
-        self.read(move |reader| plugins::find(reader, tenant.as_ref(), &it)).await
+        let (owner, tenant, it) = (tenant.cloned(), tenant.cloned(), it.clone());
+        self.read(&owner, move |reader| plugins::find(reader, tenant.as_ref(), &it)).await
     }
 
     async fn followers(
         &self,
         tenant: Option<&Tenant>,
         name: &PluginName,
+        after: Option<Uuid>,
+        limit: usize,
     ) -> Result<Vec<Subscription>> {
-        let (tenant, name, key) = (tenant.cloned(), name.clone(), Arc::clone(&self.key));
-        self.read(move |it| subscriptions::followers(it, &key, tenant.as_ref(), &name)).await
+        let (owner, tenant, name, key) =
+            (tenant.cloned(), tenant.cloned(), name.clone(), Arc::clone(&self.key));
+        self.search(&owner, move |it| {
+            found::followers(it, &key, tenant.as_ref(), &name, after, limit)
+        })
+        .await
     }
 
     async fn plugin_file(&self, digest: Digest) -> Result<Option<Bytes>> {
-        self.read(move |reader| plugins::file(reader, digest)).await
+        self.read(&None, move |reader| plugins::file(reader, digest)).await
     }
 
     async fn allow_rollback(
@@ -104,36 +125,39 @@ impl PluginStore for Sqlite {
         name: &PluginName,
         allowed: bool,
     ) -> Result<()> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.write(move |it| {
+        let (owner, tenant, name) = (tenant.cloned(), tenant.cloned(), name.clone());
+        self.write(&owner, move |it| {
             plugins::allow_rollback(it.connection, tenant.as_ref(), &name, allowed)
         })
         .await
     }
 
     async fn rollback_allowed(&self, tenant: Option<&Tenant>, name: &PluginName) -> Result<bool> {
-        let (tenant, name) = (tenant.cloned(), name.clone());
-        self.read(move |reader| plugins::rollback_allowed(reader, tenant.as_ref(), &name)).await
+        let (owner, tenant, name) = (tenant.cloned(), tenant.cloned(), name.clone());
+        self.read(&owner, move |reader| plugins::rollback_allowed(reader, tenant.as_ref(), &name))
+            .await
     }
 
     async fn plugin_log(&self, tenant: &Tenant, query: LogQuery) -> Result<Vec<(u64, LogEntry)>> {
-        let tenant = tenant.clone();
-        self.read(move |reader| plugin_log::search(reader, &tenant, &query)).await
+        let (owner, tenant) = (own(tenant), tenant.clone());
+        self.search(&owner, move |reader| plugin_log::search(reader, &tenant, &query)).await
     }
 
     async fn put_quarantine(&self, it: Quarantine) -> Result<()> {
-        self.write(move |writing| Ok(quarantines::put(writing.connection, &it)?)).await
+        let owner = own(&it.tenant);
+        self.write(&owner, move |writing| Ok(quarantines::put(writing.connection, &it)?)).await
     }
 
     async fn quarantines(&self) -> Result<Vec<Quarantine>> {
-        self.read(quarantines::all).await
+        self.search(&None, quarantines::all).await
     }
 
-    async fn lift_quarantine(&self, subscription: Uuid) -> Result<()> {
-        self.write(move |it| Ok(quarantines::lift(it.connection, subscription)?)).await
+    async fn lift_quarantine(&self, tenant: &Tenant, subscription: Uuid) -> Result<()> {
+        let lift = move |it: &mut Writing<'_>| Ok(quarantines::lift(it.connection, subscription)?);
+        self.write(&own(tenant), lift).await
     }
 
-    async fn oldest_held(&self, subscription: Uuid) -> Result<Option<Due>> {
-        self.read(move |reader| log::oldest_held(reader, subscription)).await
+    async fn oldest_held(&self, tenant: &Tenant, subscription: Uuid) -> Result<Option<Due>> {
+        self.read(&own(tenant), move |reader| due::oldest_held(reader, subscription)).await
     }
 }

@@ -1,9 +1,9 @@
 //! What plugins write during runs.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Result, params, params_from_iter};
+use rusqlite::{Connection, Result, Row, params, params_from_iter};
 
-use super::rows::{broken, digest, tenant, uuid};
+use super::rows::{broken, digest, named, sound, tenant, uuid};
 use crate::event::Tenant;
 use crate::plugin::{LogLevel, LogLine};
 use crate::store::{LogEntry, LogQuery};
@@ -54,16 +54,21 @@ pub(super) fn search(
         let names: Vec<_> = levels.map(|it| format!("'{}'", it.as_str())).collect();
         sql.push_str(&format!(" and level in ({})", names.join(", ")));
     }
+    let number = |it: u64| Value::Integer(i64::try_from(it).unwrap_or(i64::MAX));
+    if let Some(before) = query.before {
+        sql.push_str(" and seq < ?");
+        values.push(number(before));
+    }
     match query.after {
         Some(after) => {
             sql.push_str(" and seq > ? order by seq limit ?");
-            values.push(Value::Integer(i64::try_from(after).unwrap_or(i64::MAX)));
+            values.push(number(after));
         }
         None => sql.push_str(" order by seq desc limit ?"),
     }
     values.push(Value::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
     let mut find = connection.prepare_cached(&sql)?;
-    let found = find.query_map(params_from_iter(values), |row| {
+    let read = |row: &Row<'_>| {
         let level: String = row.get(5)?;
         let entry = LogEntry {
             tenant: tenant(row, 1)?,
@@ -77,8 +82,10 @@ pub(super) fn search(
             },
         };
         Ok((row.get(0)?, entry))
-    })?;
-    found.collect()
+    };
+    let found =
+        find.query_map(params_from_iter(values), |row| named("plugin_log", row, 0, read))?;
+    sound(found).collect()
 }
 
 /// Forgets lines that are older, or more, than are kept. Answers whether there are more of them.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
-use super::rows::{broken, digest, json, tenant, to_json};
+use super::rows::{broken, digest, json, named, sound, tenant, to_json};
 use super::subscriptions;
 use super::writer::Writing;
 use crate::event::Tenant;
@@ -19,13 +19,11 @@ fn owner(tenant: Option<&Tenant>) -> &str {
 }
 
 pub(super) fn add(
-    writing: &mut Writing<'_>,
+    connection: &Connection,
     version: &PluginVersion,
     file: Option<&[u8]>,
     replaces: Option<Digest>,
-    changed: Vec<Subscription>,
 ) -> crate::store::Result<()> {
-    let connection = writing.connection;
     let present = current(connection, version.tenant.as_ref(), &version.name)?;
     if present != replaces {
         return Err(StoreError::Changed);
@@ -58,10 +56,27 @@ pub(super) fn add(
          where digest <> excluded.digest",
         params![owner, version.name.as_str(), version.digest.0],
     )?;
-    for subscription in changed {
-        subscriptions::change(writing, subscription, None, None)?;
-    }
     Ok(())
+}
+
+pub(super) fn follow(
+    writing: &mut Writing<'_>,
+    version: &PluginVersion,
+    changed: Vec<Subscription>,
+) -> crate::store::Result<usize> {
+    let present = current(writing.connection, version.tenant.as_ref(), &version.name)?;
+    if present != Some(version.digest) {
+        return Err(StoreError::Changed);
+    }
+    let mut left = 0;
+    for it in changed {
+        match subscriptions::change(writing, it, None, None) {
+            Ok(_) => {}
+            Err(StoreError::Changed) => left += 1,
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(left)
 }
 
 fn current(
@@ -124,7 +139,9 @@ pub(super) fn deprecate(
 }
 
 /// Whatever is kept of subscriptions and deliveries names its rendering, and that its plugins.
-const USED: &str = "exists (select 1 from renderings, json_each(definition, '$.steps') step
+const USED: &str = "exists (select 1 from renderings,
+                                          json_each(iif(json_valid(definition), definition, '{}'),
+                                                    '$.steps') step
                             where step.value ->> 'plugin' = ?1
                             and (exists (select 1 from subscriptions
                                          where subscriptions.rendering = renderings.hash)
@@ -197,7 +214,12 @@ const VERSION: &str = "plugin_versions.tenant, plugin_versions.name, plugin_vers
      plugin_versions.deprecated \
      from plugin_versions join plugins using (tenant, name)";
 
-fn read(row: &Row<'_>) -> Result<PluginVersion> {
+/// How all versions are found that are read by [`read`].
+pub(super) fn all_versions() -> String {
+    format!("select {VERSION}")
+}
+
+pub(super) fn read(row: &Row<'_>) -> Result<PluginVersion> {
     let shared = row.get_ref(0)?.as_str()? == SHARED;
     let name: String = row.get(1)?;
     Ok(PluginVersion {
@@ -219,8 +241,9 @@ pub(super) fn all(connection: &Connection, tenant: Option<&Tenant>) -> Result<Ve
          where tenant in (?, '') and plugins.digest = plugin_versions.digest
          order by plugin_versions.name, tenant desc"
     ))?;
-    let found = find.query_map(params![owner(tenant)], read)?;
-    let mut found: Vec<PluginVersion> = found.collect::<Result<_>>()?;
+    let found =
+        find.query_map(params![owner(tenant)], |row| named("plugin_versions", row, 1, read))?;
+    let mut found: Vec<PluginVersion> = sound(found).collect::<Result<_>>()?;
     // The tenant's own plugin hides a shared one of its name.
     found.dedup_by(|later, earlier| later.name == earlier.name);
     Ok(found)
@@ -235,8 +258,9 @@ pub(super) fn versions(
         "select {VERSION} where tenant = ? and name = ? order by created_at_ms desc, plugin_versions.digest"
     ))?;
     for owner in [owner(tenant), SHARED] {
-        let found = find.query_map(params![owner, name.as_str()], read)?;
-        let found: Vec<PluginVersion> = found.collect::<Result<_>>()?;
+        let values = params![owner, name.as_str()];
+        let found = find.query_map(values, |row| named("plugin_versions", row, 1, read))?;
+        let found: Vec<PluginVersion> = sound(found).collect::<Result<_>>()?;
         if !found.is_empty() {
             return Ok(found);
         }
@@ -267,5 +291,15 @@ pub(super) fn find(
 
 pub(super) fn file(connection: &Connection, digest: Digest) -> Result<Option<Bytes>> {
     let mut find = connection.prepare_cached("select file from plugin_files where digest = ?")?;
-    find.query_row(params![digest.0], |row| row.get::<_, Vec<u8>>(0).map(Bytes::from)).optional()
+    find.query_row(params![digest.0], |row| read_file(row, 0, digest)).optional()
+}
+
+/// A file that is named by this digest: what runs is what was uploaded and checked.
+pub(super) fn read_file(row: &Row<'_>, column: usize, digest: Digest) -> Result<Bytes> {
+    let file: Vec<u8> = row.get(column)?;
+    if Digest::of(&file) == digest {
+        Ok(file.into())
+    } else {
+        Err(broken(column, "the file is not the one that its digest names"))
+    }
 }

@@ -1,9 +1,9 @@
 //! Subscriptions whose plugin failed so often that their deliveries are held.
 
-use rusqlite::{Connection, Result, params};
+use rusqlite::{Connection, Result, Row, params};
 use uuid::Uuid;
 
-use super::rows::{digest, tenant, uuid};
+use super::rows::{digest, named, sound, tenant, uuid};
 use crate::delivery::Reason;
 use crate::store::Quarantine;
 
@@ -26,24 +26,27 @@ pub(super) fn put(connection: &Connection, it: &Quarantine) -> Result<()> {
     .map(|_| ())
 }
 
+/// How all are found that are read by [`read`].
+pub(super) const ALL: &str = "select subscription, tenant, digest, code, detail, since_ms, probes, \
+     probe_at_ms from quarantines";
+
+pub(super) fn read(row: &Row<'_>) -> Result<Quarantine> {
+    let (code, detail): (String, String) = (row.get(3)?, row.get(4)?);
+    Ok(Quarantine {
+        subscription: uuid(row, 0)?,
+        tenant: tenant(row, 1)?,
+        plugin: digest(row, 2)?,
+        reason: Reason::new(&code, detail),
+        since_ms: row.get(5)?,
+        probes: row.get(6)?,
+        probe_at_ms: row.get(7)?,
+    })
+}
+
 pub(super) fn all(connection: &Connection) -> Result<Vec<Quarantine>> {
-    let mut all = connection.prepare_cached(
-        "select subscription, tenant, digest, code, detail, since_ms, probes, probe_at_ms
-         from quarantines",
-    )?;
-    let found = all.query_map((), |row| {
-        let (code, detail): (String, String) = (row.get(3)?, row.get(4)?);
-        Ok(Quarantine {
-            subscription: uuid(row, 0)?,
-            tenant: tenant(row, 1)?,
-            plugin: digest(row, 2)?,
-            reason: Reason::new(&code, detail),
-            since_ms: row.get(5)?,
-            probes: row.get(6)?,
-            probe_at_ms: row.get(7)?,
-        })
-    })?;
-    found.collect()
+    let mut all = connection.prepare_cached(ALL)?;
+    let found = all.query_map((), |row| named("quarantines", row, 0, read))?;
+    sound(found).collect()
 }
 
 pub(super) fn lift(connection: &Connection, subscription: Uuid) -> Result<()> {

@@ -3,8 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use uuid::Uuid;
 
-use super::rows::{broken, json, tenant, to_json, uuid};
+use super::rows::{broken, json, named, sound, tenant, to_json, uuid};
 use super::search::{self, Order};
+use super::usage;
+use super::writer::Writing;
 use crate::event::Tenant;
 use crate::store::{DeliveryQuery, Replay, ReplayPage, ReplayState, Replayable, StoreError};
 
@@ -52,7 +54,11 @@ pub(super) fn replay_these(
     Ok(it.clone())
 }
 
-pub(super) fn put(connection: &Connection, it: &Replay) -> Result<()> {
+pub(super) fn begin(writing: &mut Writing<'_>, it: &Replay) -> crate::store::Result<()> {
+    usage::within(writing, &it.tenant, |writing| Ok(put(writing.connection, it)?))
+}
+
+fn put(connection: &Connection, it: &Replay) -> Result<()> {
     let mut put = connection.prepare_cached(
         "insert or replace into replays (id, tenant, query, present, per_minute, place, total,
                                          replayed, skipped, state, created_at_ms, ended_at_ms)
@@ -83,10 +89,10 @@ fn state_name(state: ReplayState) -> &'static str {
     }
 }
 
-const REPLAY: &str = "select id, tenant, query, present, per_minute, place, total, replayed, \
+pub(super) const REPLAY: &str = "select id, tenant, query, present, per_minute, place, total, replayed, \
      skipped, state, created_at_ms, ended_at_ms from replays";
 
-fn read(row: &Row<'_>) -> Result<Replay> {
+pub(super) fn read(row: &Row<'_>) -> Result<Replay> {
     let place: Option<String> = row.get(5)?;
     let state: String = row.get(9)?;
     let known = [ReplayState::Running, ReplayState::Done, ReplayState::Cancelled];
@@ -124,12 +130,15 @@ pub(super) fn list(
         "{REPLAY} where tenant = ? and id < ? order by id desc limit ?"
     ))?;
     let before = before.unwrap_or(Uuid::max());
-    find.query_map(params![owner.as_str(), before.as_bytes(), limit], read)?.collect()
+    let values = params![owner.as_str(), before.as_bytes(), limit];
+    let found = find.query_map(values, |row| named("replays", row, 0, read))?;
+    sound(found).collect()
 }
 
 pub(super) fn running(connection: &Connection) -> Result<Vec<Replay>> {
     let mut find = connection.prepare_cached(&format!("{REPLAY} where state = 'running'"))?;
-    find.query_map((), read)?.collect()
+    let found = find.query_map((), |row| named("replays", row, 0, read))?;
+    sound(found).collect()
 }
 
 pub(super) fn cancel(

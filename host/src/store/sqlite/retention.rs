@@ -5,15 +5,15 @@ use uuid::Uuid;
 
 use super::rows::{to_json, uuid};
 use super::writer::Writing;
-use super::{access, counts, events, order, plugin_log};
+use super::{access, counts, events, held, order, plugin_log};
 use crate::delivery::Reason;
 use crate::event::Tenant;
 use crate::store::{Pruned, Retention};
 
 /// How many rows of a kind are looked at in one transaction, so that none of them takes long.
-const ROWS_MAX: usize = 500;
+const ROWS_MAX: usize = 250;
 /// How many free pages are given back to the file system in one transaction.
-const PAGES_MAX: u32 = 2_000;
+const PAGES_MAX: u32 = 500;
 
 pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) -> Result<Pruned> {
     let connection = writing.connection;
@@ -21,7 +21,8 @@ pub(super) fn prune(writing: &Writing<'_>, now_ms: i64, retention: Retention) ->
     let is_too_large = bytes(connection)? > retention.bytes_max;
     let payloads_before = if is_too_large { now_ms } else { now_ms - retention.payloads_ms };
     let attempts_before = now_ms - retention.attempts_ms;
-    let mut more = give_up_held(connection, now_ms)?;
+    let mut more = held::cancel_ending(connection)?;
+    more |= give_up_held(connection, now_ms)?;
     let more_payloads = forget_payloads(connection, payloads_before, routed)?;
     // When all data are gone that can go, the log is what makes it too large.
     let log_before = if is_too_large && !more_payloads { now_ms } else { attempts_before };

@@ -4,14 +4,14 @@
 use std::cmp::Ordering;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Result, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Result, Row, params_from_iter};
 use uuid::Uuid;
 
 use super::log::{DELIVERY, DELIVERY_COLUMNS, read};
 use super::paths::{Along, Path, blob, path};
-use super::rows::{digest, digest_or_null, json, json_or_null};
+use super::rows::{named, sound};
 use super::subscriptions;
-use crate::delivery::{Attempt, Delivery, DeliveryState};
+use crate::delivery::{Delivery, DeliveryState};
 use crate::event::Tenant;
 use crate::store::{DeliveryQuery, Page, Place};
 
@@ -20,6 +20,8 @@ const DELIVERIES_MAX: i64 = 2_000;
 const EVENTS_MAX: i64 = 1_000;
 /// How many of them are counted at a time.
 const COUNTED_MAX: i64 = 20_000;
+/// How large the answers of endpoints on a page may be together. It has one delivery at least.
+const PAGE_BYTES_MAX: usize = 2 << 20;
 /// At how many endpoints a search looks, of those that begin alike.
 const ENDPOINTS_MAX: usize = 100;
 
@@ -182,7 +184,8 @@ impl<'a> Search<'a> {
             it.narrow("deliveries.attempt_status = ?", [i64::from(status).into()]);
         }
         if let Some(reason) = &query.reason {
-            let condition = "deliveries.reason ->> 'code' = ?
+            let condition =
+                "iif(json_valid(deliveries.reason), deliveries.reason ->> 'code', null) = ?
                              and deliveries.state in ('held', 'filtered', 'failed', 'dead')";
             it.narrow(condition, [reason.clone().into()]);
         }
@@ -317,13 +320,21 @@ impl<'a> Search<'a> {
         let limit = number(u64::try_from(self.query.limit).unwrap_or(u64::MAX));
         let values = self.index_values.into_iter().chain(self.rest_values).chain([limit]);
         let mut find = connection.prepare_cached(&sql)?;
-        let found = find.query_map(params_from_iter(values), |row| {
-            Ok((self.along.placed(row, DELIVERY_COLUMNS)?, read(row)?))
-        })?;
-        let found: Vec<(Placed, Delivery)> = found.collect::<Result<_>>()?;
-        let is_full = found.len() == self.query.limit;
-        let next = if is_full { found.last().map(|(place, _)| *place) } else { stop };
-        Ok((found, next))
+        let mut rows = find.query(params_from_iter(values))?;
+        let (mut found, mut last, mut count, mut bytes) = (Vec::new(), None, 0, 0);
+        while bytes < PAGE_BYTES_MAX
+            && let Some(row) = rows.next()?
+        {
+            let place = self.along.placed(row, DELIVERY_COLUMNS)?;
+            let read = std::iter::once(named("deliveries", row, 0, read));
+            if let Some(it) = sound(read).next().transpose()? {
+                bytes += it.last_attempt.as_ref().map_or(0, |it| it.answer.len());
+                found.push((place, it));
+            }
+            (last, count) = (Some(place), count + 1);
+        }
+        let is_full = count == self.query.limit || bytes >= PAGE_BYTES_MAX;
+        Ok((found, if is_full { last } else { stop }))
     }
 
     fn count(mut self, connection: &Connection) -> Result<(u64, Option<Place>)> {
@@ -352,36 +363,4 @@ impl<'a> Search<'a> {
 
 fn number(it: u64) -> Value {
     Value::Integer(i64::try_from(it).unwrap_or(i64::MAX))
-}
-
-pub(super) fn delivery(
-    connection: &Connection,
-    tenant: &Tenant,
-    id: Uuid,
-) -> Result<Option<(Delivery, Vec<Attempt>)>> {
-    let sql = format!("select {DELIVERY} from deliveries where id = ? and tenant = ?");
-    let delivery =
-        connection.query_row(&sql, params![id.as_bytes(), tenant.as_str()], read).optional()?;
-    let Some(delivery) = delivery else { return Ok(None) };
-    let mut earlier = connection.prepare_cached(
-        "select number, at_ms, duration_ms, status, answer, error, body, rendering, detail
-         from attempts where delivery = ? order by number",
-    )?;
-    let attempts = earlier.query_map(params![id.as_bytes()], |row| {
-        let unknown = row.get_ref(7)?.as_bytes_or_null()?.is_none();
-        Ok(Attempt {
-            number: row.get(0)?,
-            at_ms: row.get(1)?,
-            duration_ms: row.get(2)?,
-            status: row.get(3)?,
-            answer: row.get(4)?,
-            error: json_or_null(row, 5)?,
-            body: digest_or_null(row, 6)?,
-            rendering: if unknown { delivery.rendering } else { digest(row, 7)? },
-            detail: json(row, 8)?,
-        })
-    })?;
-    let mut attempts: Vec<Attempt> = attempts.collect::<Result<_>>()?;
-    attempts.extend(delivery.last_attempt.clone());
-    Ok(Some((delivery, attempts)))
 }

@@ -1,21 +1,17 @@
 //! Subscriptions, state by state.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::Arc;
-
-use rusqlite::{Connection, OptionalExtension, Params, Result, Row, params};
-use url::Url;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Result, params};
 use uuid::Uuid;
 
-use super::rows::{broken, digest, format, json, tenant, to_json, uuid};
+use super::found::{by_id, secrets};
+use super::held;
+use super::rows::{sum, text, to_json, uuid};
+use super::usage;
 use super::writer::Writing;
 use crate::event::Tenant;
-use crate::plugin::{Digest, PluginName};
-use crate::render::Rendering;
-use crate::secret::ServerKey;
-use crate::store::{StoreError, SubscriptionVersion};
-use crate::subscription::{SigningSecret, State, Subscription};
+use crate::store::StoreError;
+use crate::subscription::{SigningSecret, Subscription};
 
 type Outcome<T> = crate::store::Result<T>;
 
@@ -35,7 +31,8 @@ pub(super) fn create(
 ) -> Outcome<Subscription> {
     it.revision = next_revision(writing)?;
     take_keys(writing.connection, &it, unique)?;
-    insert(writing.connection, &it)?;
+    let tenant = it.tenant.clone();
+    usage::within(writing, &tenant, |writing| insert(writing.connection, &it))?;
     for secret in &it.secrets {
         insert_secret(writing, it.id, secret, it.created_at_ms)?;
     }
@@ -43,6 +40,16 @@ pub(super) fn create(
 }
 
 pub(super) fn change(
+    writing: &mut Writing<'_>,
+    it: Subscription,
+    unique: Option<&[String]>,
+    secret: Option<SigningSecret>,
+) -> Outcome<Subscription> {
+    let tenant = it.tenant.clone();
+    usage::within(writing, &tenant, |writing| put(writing, it, unique, secret))
+}
+
+fn put(
     writing: &mut Writing<'_>,
     mut it: Subscription,
     unique: Option<&[String]>,
@@ -87,39 +94,26 @@ pub(super) fn by_url(
     find.query_map(params![tenant.as_str(), beginning, limit], |row| uuid(row, 0))?.collect()
 }
 
-pub(super) fn delete(
-    writing: &mut Writing<'_>,
-    tenant: &Tenant,
-    id: Uuid,
-) -> Outcome<Subscription> {
-    let it = by_id(writing.connection, writing.key, tenant, id)?.ok_or(StoreError::NotFound)?;
+pub(super) fn delete(writing: &mut Writing<'_>, tenant: &Tenant, id: Uuid) -> Outcome<()> {
     let revision = next_revision(writing)?;
     let connection = writing.connection;
-    connection.execute(
+    // It is not read, so that one whose row is broken can be deleted.
+    let ended = connection.execute(
         "update subscriptions set ended = ? where tenant = ? and id = ? and ended is null",
         params![revision, tenant.as_str(), id.as_bytes()],
     )?;
+    if ended == 0 {
+        return Err(StoreError::NotFound);
+    }
     drop_keys(connection, id)?;
     connection.execute("delete from secrets where subscription = ?", params![id.as_bytes()])?;
     connection.execute("delete from quarantines where subscription = ?", params![id.as_bytes()])?;
     connection.execute("delete from failing where subscription = ?", params![id.as_bytes()])?;
-    // Each of these goes along an index.
-    for unsettled in [
-        "due_at_ms is not null",
-        "due_at_ms is null and (order_key is null or head_since_ms is not null)
-         and state in ('pending', 'retrying')",
-        "order_key is not null and unsettled",
-        "state = 'held' and state not in ('delivered', 'pending')",
-    ] {
-        connection.execute(
-            &format!(
-                "update deliveries set state = 'cancelled', due_at_ms = null
-                 where subscription = ? and {unsettled}"
-            ),
-            params![id.as_bytes()],
-        )?;
+    if held::cancel(connection, id)? {
+        connection
+            .execute("insert into ending (subscription) values (?)", params![id.as_bytes()])?;
     }
-    Ok(it)
+    Ok(())
 }
 
 pub(super) fn rotate_secret(
@@ -187,11 +181,35 @@ fn insert(connection: &Connection, it: &Subscription) -> Outcome<()> {
         "insert or ignore into renderings (hash, definition) values (?, ?)",
         params![it.rendering_hash.0, to_json(&it.rendering)],
     )?;
+    let (filters, pace) = (to_json(&it.filters), to_json(&it.pace));
+    let (format_steps, steps) = (to_json(&it.format_steps), to_json(&it.steps));
+    let document = to_json(&it.document);
+    let whole = |it: u64| ValueRef::Integer(i64::try_from(it).unwrap_or(i64::MAX));
+    let sum = sum([
+        ValueRef::Blob(it.id.as_bytes()),
+        text(it.tenant.as_str()),
+        text(it.format),
+        text(&*it.provider_id),
+        text(&*it.name),
+        text(it.url.as_str()),
+        text(it.state.as_str()),
+        ValueRef::Integer(it.catch_up.into()),
+        text(&*filters),
+        text(&*format_steps),
+        text(&*steps),
+        ValueRef::Blob(&it.rendering_hash.0),
+        text(&*document),
+        ValueRef::Integer(it.created_at_ms),
+        ValueRef::Integer(it.updated_at_ms),
+        whole(it.revision),
+        it.rate_per_minute.map_or(ValueRef::Null, |it| whole(it.into())),
+        text(&*pace),
+    ]);
     connection.execute(
         "insert into subscriptions (id, revision, tenant, format, provider_id, name, url, state,
                                     catch_up, filters, format_steps, steps, rendering,
-                                    rate_per_minute, pace, document, created_at_ms, updated_at_ms)
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                    rate_per_minute, pace, document, created_at_ms, updated_at_ms, sum)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             it.id.as_bytes(),
             it.revision,
@@ -202,15 +220,16 @@ fn insert(connection: &Connection, it: &Subscription) -> Outcome<()> {
             it.url.as_str(),
             it.state.as_str(),
             it.catch_up,
-            to_json(&it.filters),
-            to_json(&it.format_steps),
-            to_json(&it.steps),
+            filters,
+            format_steps,
+            steps,
             it.rendering_hash.0,
             it.rate_per_minute,
-            to_json(&it.pace),
-            to_json(&it.document),
+            pace,
+            document,
             it.created_at_ms,
             it.updated_at_ms,
+            sum,
         ],
     )?;
     Ok(())
@@ -235,157 +254,4 @@ fn insert_secret(
         ],
     )?;
     Ok(())
-}
-
-fn secrets(connection: &Connection, key: &ServerKey, id: Uuid) -> Result<Vec<SigningSecret>> {
-    let mut find = connection.prepare_cached(
-        "select sealed, valid_until_ms from secrets
-         where subscription = ? order by created_at_ms desc",
-    )?;
-    let found = find.query_map(params![id.as_bytes()], |row| {
-        let sealed: Vec<u8> = row.get(0)?;
-        let opened = key.open_sealed(id.as_bytes(), &sealed);
-        let key = opened.ok_or_else(|| broken(0, "a secret was sealed with another server key"))?;
-        Ok(SigningSecret { key, valid_until_ms: row.get(1)? })
-    })?;
-    found.collect()
-}
-
-const SUBSCRIPTION: &str = "id, tenant, format, provider_id, name, url, state, catch_up, filters, \
-     format_steps, steps, rendering, renderings.definition, document, created_at_ms, \
-     updated_at_ms, revision, ended, rate_per_minute, pace \
-     from subscriptions join renderings on renderings.hash = subscriptions.rendering";
-
-/// Most subscriptions have the same few renderings, and share them.
-type Renderings = HashMap<Digest, Arc<Rendering>>;
-
-fn read(
-    connection: &Connection,
-    key: &ServerKey,
-    renderings: &mut Renderings,
-    row: &Row<'_>,
-) -> Result<Subscription> {
-    let id = uuid(row, 0)?;
-    let rendering_hash = digest(row, 11)?;
-    let rendering = match renderings.entry(rendering_hash) {
-        Entry::Occupied(known) => Arc::clone(known.get()),
-        Entry::Vacant(new) => Arc::clone(new.insert(Arc::new(json(row, 12)?))),
-    };
-    let url: String = row.get(5)?;
-    let state: String = row.get(6)?;
-    let state = [State::Active, State::Paused, State::Disabled]
-        .into_iter()
-        .find(|it| it.as_str() == state)
-        .ok_or_else(|| broken(6, state))?;
-    Ok(Subscription {
-        id,
-        tenant: tenant(row, 1)?,
-        format: format(row, 2)?,
-        provider_id: row.get(3)?,
-        name: row.get(4)?,
-        url: Url::parse(&url).map_err(|err| broken(5, err.to_string()))?,
-        state,
-        catch_up: row.get(7)?,
-        filters: json(row, 8)?,
-        format_steps: json(row, 9)?,
-        steps: json(row, 10)?,
-        rendering_hash,
-        rendering,
-        rate_per_minute: row.get(18)?,
-        pace: json(row, 19)?,
-        secrets: secrets(connection, key, id)?,
-        document: json(row, 13)?,
-        created_at_ms: row.get(14)?,
-        updated_at_ms: row.get(15)?,
-        revision: row.get(16)?,
-    })
-}
-
-fn query(
-    connection: &Connection,
-    key: &ServerKey,
-    condition: &str,
-    values: impl Params,
-) -> Result<Vec<Subscription>> {
-    let mut find =
-        connection.prepare_cached(&format!("select {SUBSCRIPTION} where {condition}"))?;
-    let mut renderings = Renderings::new();
-    find.query_map(values, |row| read(connection, key, &mut renderings, row))?.collect()
-}
-
-pub(super) fn by_id(
-    connection: &Connection,
-    key: &ServerKey,
-    tenant: &Tenant,
-    id: Uuid,
-) -> Result<Option<Subscription>> {
-    let condition = "tenant = ? and id = ? and ended is null";
-    Ok(query(connection, key, condition, params![tenant.as_str(), id.as_bytes()])?.pop())
-}
-
-pub(super) fn by_provider_id(
-    connection: &Connection,
-    key: &ServerKey,
-    tenant: &Tenant,
-    format: &str,
-    provider_id: &str,
-) -> Result<Option<Subscription>> {
-    let condition = "tenant = ? and format = ? and provider_id = ? and ended is null";
-    Ok(query(connection, key, condition, params![tenant.as_str(), format, provider_id])?.pop())
-}
-
-pub(super) fn list(
-    connection: &Connection,
-    key: &ServerKey,
-    tenant: &Tenant,
-    format: Option<&str>,
-    after: Option<Uuid>,
-    limit: usize,
-) -> Result<Vec<Subscription>> {
-    let condition = "tenant = ? and id > ? and ended is null and (?3 is null or format = ?3)
-                     order by id limit ?4";
-    let after = after.unwrap_or(Uuid::nil());
-    let values = params![tenant.as_str(), after.as_bytes(), format, limit];
-    query(connection, key, condition, values)
-}
-
-pub(super) fn followers(
-    connection: &Connection,
-    key: &ServerKey,
-    tenant: Option<&Tenant>,
-    name: &PluginName,
-) -> Result<Vec<Subscription>> {
-    let follows = |steps: &str| {
-        format!("exists (select 1 from json_each({steps}) where value ->> 'plugin' = ?1)")
-    };
-    let (own, formats) = (follows("steps"), follows("format_steps"));
-    let condition = match tenant {
-        Some(_) => format!("ended is null and tenant = ?2 and {own}"),
-        None => format!("ended is null and ?2 is null and ({own} or {formats})"),
-    };
-    query(connection, key, &condition, params![name.as_str(), tenant.map(Tenant::as_str)])
-}
-
-pub(super) fn changes(
-    connection: &Connection,
-    key: &ServerKey,
-    after: u64,
-) -> Result<(u64, Vec<SubscriptionVersion>)> {
-    // One snapshot: the revision belongs to what is read with it.
-    let snapshot = connection.unchecked_transaction()?;
-    let revision = snapshot
-        .query_row("select value from meta where name = 'revision'", (), |row| row.get(0))
-        .optional()?
-        .unwrap_or(0);
-    // The plus keeps it from walking through all revisions in their order, for the sake of the few.
-    let mut find = snapshot.prepare_cached(&format!(
-        "select {SUBSCRIPTION} where revision > ?1 or ended > ?1 order by +revision"
-    ))?;
-    let mut renderings = Renderings::new();
-    let versions = find.query_map(params![after], |row| {
-        let subscription = read(&snapshot, key, &mut renderings, row)?;
-        Ok(SubscriptionVersion { subscription, ended: row.get(17)? })
-    })?;
-    let versions = versions.collect::<Result<_>>()?;
-    Ok((revision, versions))
 }

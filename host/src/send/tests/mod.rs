@@ -1,21 +1,29 @@
 //! Requests over real sockets, to endpoints that do as the test says.
 
+mod blame; // whose fault it is
+mod kept; // connections that are used again
+mod sockets; // when there are no more of them
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use http::Response as HttpResponse;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use super::explain::Failure;
+use super::opening::{Opening, Phase};
 use super::*;
+use crate::egress::DEFAULT_PORTS;
 use crate::schemas::Endpoints;
 
+const SOCKETS: usize = 64;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// Does with each connection what the test says.
@@ -73,15 +81,26 @@ fn secure(name: &str, alpn: &[&str]) -> Secure {
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
     let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Secure { acceptor: TlsAcceptor::from(Arc::new(config)), sender: Sender::with_tls(local(), tls) }
+    let sender = Sender::with_tls(local(), dns(), SOCKETS, tls);
+    Secure { acceptor: TlsAcceptor::from(Arc::new(config)), sender }
 }
 
 fn local() -> Arc<Egress> {
-    Arc::new(Egress::new(Endpoints::HttpAllowed, vec!["127.0.0.0/8".parse().unwrap()]))
+    let (allowed, ports) = (vec!["127.0.0.0/8".parse().unwrap()], DEFAULT_PORTS.to_vec());
+    Arc::new(Egress::new(Endpoints::HttpAllowed, allowed, ports))
+}
+
+fn dns() -> Arc<Dns> {
+    Arc::new(Dns::new(&[], 8))
+}
+
+fn sender() -> Sender {
+    Sender::new(local(), dns(), SOCKETS).unwrap()
 }
 
 fn request(url: impl AsRef<str>) -> Request {
     Request {
+        tenant: Tenant::new("acme").unwrap(),
         url: url.as_ref().parse().unwrap(),
         content_type: "text/plain",
         headers: Vec::new(),
@@ -114,7 +133,7 @@ fn check_failed(sent: &Sent, code: &str, words: &str, phases: [bool; 4]) {
 #[tokio::test]
 async fn a_kept_connection_takes_no_time_to_make() {
     let address = endpoint(async |stream| answer(stream, OK).await).await;
-    let sender = Sender::new(local()).unwrap();
+    let sender = sender();
     let by_name = format!("http://localhost:{}/a?b=c", address.port());
     check_answered(&sender.send(request(&by_name)).await, [true, true, false, true]);
     check_answered(&sender.send(request(&by_name)).await, [false, false, false, true]);
@@ -124,7 +143,8 @@ async fn a_kept_connection_takes_no_time_to_make() {
 
 #[tokio::test]
 async fn a_connection_that_is_made_in_vain_is_not_counted() {
-    // The second request begins a handshake that never ends, and then gets the connection of the first.
+    // The second request begins a handshake that never ends, and then gets the connection of the
+    // first.
     let Secure { acceptor, sender } = secure("localhost", &[]);
     let (tell, mut told) = tokio::sync::watch::channel(0);
     let (open, gate) = tokio::sync::watch::channel(false);
@@ -204,7 +224,7 @@ async fn a_handshake_that_fails_says_why() {
     })
     .await;
     let url = format!("https://{address}/");
-    let sender = Sender::new(local()).unwrap();
+    let sender = sender();
     let upto_tls = [false, true, true, false];
     check_failed(&sender.send(request(&url)).await, "tls", "nobody whom we trust", upto_tls);
     check_failed(&trusting.send(request(&url)).await, "tls", "for another name", upto_tls);
@@ -230,7 +250,7 @@ async fn a_time_out_names_its_phase() {
         std::future::pending().await
     })
     .await;
-    let sender = Sender::new(local()).unwrap();
+    let sender = sender();
     let hurried = |url: String| Request { timeout: Duration::from_millis(200), ..request(url) };
     let sent = sender.send(hurried(format!("https://{silent}/"))).await;
     check_failed(&sent, "tls-timeout", "TLS handshake", [false, true, true, false]);
@@ -243,7 +263,7 @@ async fn a_time_out_names_its_phase() {
 
 #[tokio::test]
 async fn no_connection_says_why() {
-    let sender = Sender::new(local()).unwrap();
+    let sender = sender();
     let nobody = {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         listener.local_addr().unwrap()
@@ -252,11 +272,14 @@ async fn no_connection_says_why() {
     check_failed(&sent, "connect-refused", "nothing listens", [false, true, false, false]);
     let sent = sender.send(request("https://name.invalid/")).await;
     check_failed(&sent, "dns", "cannot be resolved", [true, false, false, false]);
-    let sent = sender.send(request("http://[::1]:9/")).await;
+    let sent = sender.send(request("http://[::1]:9999/")).await;
     check_failed(&sent, "egress-denied", "leads to ::1", [false; 4]);
-    let strict = Sender::new(Arc::new(Egress::new(Endpoints::HttpAllowed, vec![]))).unwrap();
-    let sent = strict.send(request("http://localhost:9/")).await;
+    let strict = Egress::new(Endpoints::HttpAllowed, vec![], DEFAULT_PORTS.to_vec());
+    let strict = Sender::new(Arc::new(strict), dns(), SOCKETS).unwrap();
+    let sent = strict.send(request("http://localhost:9999/")).await;
     check_failed(&sent, "egress-denied", "not a public address", [true, false, false, false]);
+    let sent = sender.send(request("http://localhost:25/")).await;
+    check_failed(&sent, "egress-denied", "has the port 25", [false; 4]);
 }
 
 #[tokio::test]
@@ -265,7 +288,7 @@ async fn an_answer_that_is_none_says_why() {
     let many = format!("{head}{}\r\n", "A: b\r\n".repeat(HEADERS_MAX + 1));
     let large = format!("{head}{}", format!("A: {}\r\n", "b".repeat(8_000)).repeat(20));
     let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(100_000);
-    let sender = Sender::new(local()).unwrap();
+    let sender = sender();
     for (bytes, code, words) in [
         ("", "reset", "closed the connection"),
         ("HTTP/1.1 200 OK\r\nContent-Le", "reset", "closed the connection"),
@@ -306,7 +329,7 @@ async fn headers_are_shown_as_they_were_sent_but_for_secrets() {
         (HeaderName::from_static("webhook-signature"), "v1,c2ln".to_owned()),
     ];
     let url = format!("http://localhost:{}/", address.port());
-    let sent = Sender::new(local()).unwrap().send(Request { headers, ..request(url) }).await;
+    let sent = sender().send(Request { headers, ..request(url) }).await;
     let arrived = told.recv().await.unwrap();
     let arrived = arrived.split("\r\n\r\n").next().unwrap().lines().skip(1);
     let mut arrived: Vec<_> = arrived.map(|it| it.replace("secret", "***")).collect();
@@ -320,9 +343,9 @@ async fn headers_are_shown_as_they_were_sent_but_for_secrets() {
 #[tokio::test]
 async fn a_phase_that_takes_too_long_ends() {
     let opening = Opening::default();
-    let forever = std::future::pending::<Result<(), Reason>>();
+    let forever = std::future::pending::<Result<(), Failure>>();
     let ended = opening.phase(Phase::Dns, Duration::from_millis(20), forever).await;
-    assert_eq!(ended.unwrap_err().0.code, "dns-timeout");
+    assert_eq!(ended.unwrap_err().reason.code, "dns-timeout");
     let progress = opening.progress();
     assert_eq!(taken(progress.phases), [true, false, false, false]);
     assert!(progress.present.is_none());

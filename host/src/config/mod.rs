@@ -1,6 +1,8 @@
 //! Every setting: its name, its default, and what it means. A flag goes before the environment, the
 //! environment before the file, and the file before the default.
 
+mod plugins;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +11,10 @@ use clap::builder::styling;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::egress::{DEFAULT_PORTS, Egress, Ports};
 use crate::formats::{AlternateIdShape, Choices, InterestShape};
 use crate::schemas::Endpoints;
-use crate::store::Retention;
-use crate::wasm::{Budget, Compiler, Limits};
+use crate::store::{Retention, Usage};
 
 /// The environment variable of a setting: `HOOKYARD_` and its name in capitals.
 macro_rules! variable {
@@ -122,7 +124,11 @@ settings! {
     /// Take `http` endpoints where a format asks for `https`: for development
     #[arg(num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
     egress_http: bool = false,
-    /// The name servers that are asked for TXT records. Empty: as the system is set up
+    /// The ports that endpoints may have: numbers, and ranges such as `8000-8999`
+    #[arg(value_name = "PORTS", value_delimiter = ',', help_heading = "Network")]
+    egress_ports: Vec<Ports> = DEFAULT_PORTS.to_vec(),
+    /// The name servers that are asked for the addresses of endpoints and for TXT records. Empty: as the
+    /// system is set up
     #[arg(value_name = "ADDRESS", value_delimiter = ',', help_heading = "Network")]
     dns_servers: Vec<SocketAddr> = Vec::new(),
     /// The name by which this router asks endpoints for their consent (CloudEvents handshake)
@@ -134,6 +140,9 @@ settings! {
     /// How large their bodies may be together. One tenant has three quarters of that at most
     #[arg(value_name = "BYTES", help_heading = "Network")]
     in_flight_bytes_max: usize = 128 << 20,
+    /// The largest body of one delivery. What would be larger is not sent: the delivery fails
+    #[arg(value_name = "BYTES", help_heading = "Network")]
+    delivery_bytes_max: usize = 4 << 20,
     /// How many deliveries that were held go out in a second, for each subscription that is resumed
     #[arg(value_name = "COUNT", help_heading = "Network")]
     catch_up_per_second: usize = 100,
@@ -149,6 +158,18 @@ settings! {
     /// How long a stop waits for the requests that are out
     #[arg(value_name = "MS", help_heading = "Network")]
     shutdown_ms: u64 = 20_000,
+    /// How many connections the API takes. Beyond it, `/healthz` and `/readyz` are answered, and everything else
+    /// is refused with 503. Fewer where the process may not have as many file descriptors
+    #[arg(value_name = "COUNT", help_heading = "Limits")]
+    connections_max: usize = 4_096,
+    /// How many of them may come from one address (from one /64 of IPv6). 0: half of them. Behind a proxy all
+    /// come from one address: then it is to be as large as `connections-max`
+    #[arg(value_name = "COUNT", help_heading = "Limits")]
+    connections_per_address_max: usize = 0,
+    /// How many bytes the bodies of requests and the answers of the API may be together while they are read,
+    /// worked on or sent. One tenant has half of it at most
+    #[arg(value_name = "BYTES", help_heading = "Limits")]
+    api_bytes_max: usize = 128 << 20,
     /// The largest body of a request to the API, plugins aside
     #[arg(value_name = "BYTES", help_heading = "Limits")]
     body_bytes_max: usize = 1 << 20,
@@ -162,6 +183,24 @@ settings! {
     /// How many of them may wait for one tenant
     #[arg(value_name = "COUNT", help_heading = "Limits")]
     tenant_backlog_max: u64 = 5_000_000,
+    /// How many subscriptions a tenant may have
+    #[arg(value_name = "COUNT", help_heading = "Limits")]
+    subscriptions_max: u64 = 100_000,
+    /// How large they may be together: names, URLs, filters, steps with their configurations, documents
+    #[arg(value_name = "BYTES", help_heading = "Limits")]
+    subscription_bytes_max: u64 = 64 << 20,
+    /// How many tokens a tenant may have, those that logins give out included until they have ended
+    #[arg(value_name = "COUNT", help_heading = "Limits")]
+    tokens_max: u64 = 10_000,
+    /// How many alternate ids the profiles of a tenant may have
+    #[arg(value_name = "COUNT", help_heading = "Limits")]
+    identities_max: u64 = 10_000_000,
+    /// How large the settings of a tenant's accounts in providers' APIs may be together
+    #[arg(value_name = "BYTES", help_heading = "Limits")]
+    settings_bytes_max: u64 = 256 << 10,
+    /// How many replays of a tenant may go on at the same time
+    #[arg(value_name = "COUNT", help_heading = "Limits")]
+    replays_max: u64 = 100,
     /// How many threads run plugins. 0: one for each core
     #[arg(value_name = "COUNT", help_heading = "Plugins")]
     workers: usize = 0,
@@ -175,13 +214,13 @@ settings! {
     /// The program that compiles plugins, in a process of its own with limits. Empty: this program
     #[arg(value_name = "PATH", help_heading = "Plugins")]
     plugin_compiler: PathBuf = PathBuf::new(),
-    /// How much CPU time compiling one plugin may take
+    /// How much CPU time compiling one plugin may take, for each of the two forms of its code
     #[arg(value_name = "SECONDS", help_heading = "Plugins")]
     plugin_compile_seconds: u32 = 60,
     /// How much memory compiling one plugin may take
     #[arg(value_name = "BYTES", help_heading = "Plugins")]
     plugin_compile_bytes_max: u64 = 2 << 30,
-    /// How long the compiler may work for one tenant within an hour
+    /// How much CPU time the compiler may take for one tenant within an hour
     #[arg(value_name = "SECONDS", help_heading = "Plugins")]
     plugin_compile_hour_seconds: u64 = 600,
     /// The most versions of plugins that a tenant may have
@@ -196,13 +235,19 @@ settings! {
     /// The most that a run may answer. Less for small events: four times their size and 64 KiB
     #[arg(value_name = "BYTES", help_heading = "Plugins")]
     plugin_output_bytes_max: usize = 1 << 20,
-    /// The CPU time of a filter
+    /// How much code of plugins is kept in memory. The tenant with the most of it makes room first
+    #[arg(value_name = "BYTES", help_heading = "Plugins")]
+    plugin_loaded_bytes_max: usize = 96 << 20,
+    /// The same for images of plugins that have taken a configuration
+    #[arg(value_name = "BYTES", help_heading = "Plugins")]
+    plugin_images_bytes_max: usize = 64 << 20,
+    /// The CPU time of a run of a filter, with the making of its instance and `configure`
     #[arg(value_name = "MS", help_heading = "Plugins")]
     plugin_filter_ms: u64 = 5,
-    /// The CPU time of a transform
+    /// The same of a transform. A plugin that is both has both times together
     #[arg(value_name = "MS", help_heading = "Plugins")]
     plugin_transform_ms: u64 = 20,
-    /// The CPU time of `configure` and `describe`
+    /// The CPU time of `describe`, and of `configure` where an image is made of what it leaves
     #[arg(value_name = "MS", help_heading = "Plugins")]
     plugin_configure_ms: u64 = 250,
     /// How the alternate id shows in a MyPreferences delivery: as a `member` `AlternateId` in the place
@@ -248,15 +293,15 @@ impl Given {
 }
 
 impl Settings {
-    /// What a run of a plugin may take, where so many runs go on at the same time.
-    pub fn limits(&self, runs_max: u32) -> Limits {
-        Limits {
-            filter_ms: self.plugin_filter_ms,
-            transform_ms: self.plugin_transform_ms,
-            configure_ms: self.plugin_configure_ms,
-            memory_bytes_max: self.plugin_memory_bytes_max,
-            output_bytes_max: self.plugin_output_bytes_max,
-            runs_max,
+    /// The most that one tenant may have.
+    pub fn quotas(&self) -> Usage {
+        Usage {
+            subscriptions: self.subscriptions_max,
+            subscription_bytes: self.subscription_bytes_max,
+            tokens: self.tokens_max,
+            identities: self.identities_max,
+            settings_bytes: self.settings_bytes_max,
+            replays: self.replays_max,
         }
     }
 
@@ -269,31 +314,14 @@ impl Settings {
         }
     }
 
-    /// Who compiles plugins.
-    ///
-    /// # Errors
-    ///
-    /// This program cannot find itself, or has no compiler in it.
-    pub fn compiler(&self) -> anyhow::Result<Compiler> {
-        let program = if self.plugin_compiler.as_os_str().is_empty() {
-            anyhow::ensure!(
-                cfg!(feature = "compiler"),
-                "this program has no compiler in it; `plugin-compiler` names one that has"
-            );
-            std::env::current_exe().context("cannot find this program")?
-        } else {
-            self.plugin_compiler.clone()
-        };
-        let budget = Budget {
-            seconds: self.plugin_compile_seconds,
-            memory_bytes: self.plugin_compile_bytes_max,
-        };
-        Ok(Compiler::Child(program, budget))
-    }
-
     /// Which URLs may be endpoints.
     pub fn endpoints(&self) -> Endpoints {
         if self.egress_http { Endpoints::HttpAllowed } else { Endpoints::Strict }
+    }
+
+    /// Which addresses and ports endpoints may have.
+    pub fn egress(&self) -> Egress {
+        Egress::new(self.endpoints(), self.egress_allow.clone(), self.egress_ports.clone())
     }
 
     /// What the operator decides of formats.
@@ -350,13 +378,18 @@ mod tests {
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hookyard.toml");
-        std::fs::write(&path, "workers = 3\nplugin-filter-ms = 7\negress-allow = [\"10.0.0.0/8\"]")
-            .unwrap();
+        std::fs::write(
+            &path,
+            "workers = 3\nplugin-filter-ms = 7\negress-allow = [\"10.0.0.0/8\"]\n\
+                    egress-ports = [443, \"8000-8999\"]",
+        )
+        .unwrap();
         let flags = Given { workers: Some(5), ..Given::default() };
         let settings = flags.with_file(Some(&path)).unwrap().settle();
         assert_eq!(settings.workers, 5);
         assert_eq!(settings.plugin_filter_ms, 7);
         assert_eq!(settings.egress_allow, ["10.0.0.0/8".parse().unwrap()]);
+        assert_eq!(settings.egress_ports, [Ports::new(443, 443), Ports::new(8_000, 8_999)]);
         assert_eq!(settings.plugin_transform_ms, 20);
     }
 

@@ -1,53 +1,70 @@
 //! What is opened once at start and lent to everyone, and the signals by which the rooms wake each other.
 
+mod plugins;
+mod threads;
+
 use std::collections::HashMap;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::available_parallelism;
 
 use anyhow::Context;
 use serde_json::Value;
-use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use uuid::Uuid;
 
 use crate::clock;
 use crate::config::Settings;
-use crate::delivery::Delivery;
+use crate::descriptors::{self, Shares};
 use crate::dns::Dns;
 use crate::egress::Egress;
 use crate::event::Tenant;
+use crate::fair::Pool;
 use crate::formats::{AccountRate, Format, Formats};
 use crate::health::{self, Health, Who};
+use crate::inbox::Inbox;
 use crate::index::Index;
 use crate::keys::SigningKey;
 use crate::manage::{Backlogs, Releases, Uploads};
-use crate::render::{Body, Rendered};
-use crate::secret::ServerKey;
+use crate::marks::{Marks, SetAside, Slot, Work};
+use crate::render::Rendered;
+use crate::secret::{ServerKey, open_to_others};
 use crate::send::Sender;
-use crate::store::{self, LogEntry, Record, Sharing, Signals, Sqlite, Store, Unrouted};
+use crate::store::{self, LogEntry, Quarantine, Sharing, Signals, Sqlite, Store, Unrouted};
 use crate::subscription::{State, Subscription};
+use crate::supervise::Stages;
 use crate::trial::Shadows;
-use crate::wasm::{Files, Purpose, Runtime, StepRun};
-use crate::workers::Workers;
+use crate::wasm::{Runtime, StepRun, Workshop};
 
-/// See the head of this module.
+use plugins::Plugins;
+use threads::Threads;
+
+/// What all rooms are lent: settings, the store, the engine, and each other's signals.
 pub struct App {
     pub settings: Settings,
     pub store: Arc<dyn Store>,
     pub formats: Formats,
+    /// Makes the code of plugins.
+    pub workshop: Arc<Workshop>,
     pub runtime: Arc<Runtime>,
     /// For trials: it counts what a run costs.
     pub measuring: Arc<Runtime>,
     pub egress: Arc<Egress>,
     pub sender: Sender,
-    pub dns: Dns,
+    pub dns: Arc<Dns>,
     pub key: ServerKey,
     /// Keys for deliveries, by selector.
     pub keys: std::sync::Mutex<HashMap<String, Arc<SigningKey>>>,
     pub making_key: Mutex<()>,
-    pub workers: Workers,
+    /// What routes events and makes bodies.
+    pub workers: Pool<Slot>,
+    /// What runs plugins for which no event waits: trials, checks of configurations, probes, shadows.
+    pub trials: Pool<Slot>,
+    /// What reads large bodies of the API and writes large answers. The workers may have thousands of tasks of a
+    /// tenant waiting, behind which its calls would not be answered.
+    pub parsers: Pool<()>,
     pub health: Health,
     pub uploads: Uploads,
     /// A replay has been asked for.
@@ -65,60 +82,24 @@ pub struct App {
     /// The revision that the index knows.
     revision: AtomicU64,
     catching_up: Mutex<()>,
-    /// What stage 3 is told.
-    pub outgoing: mpsc::Sender<Signal>,
+    /// What goes to the dispatcher.
+    pub outgoing: Arc<Inbox>,
+    /// What has ended the process twice, and is not worked on any more.
+    pub set_aside: SetAside,
+    /// What was being worked on when the last process ended without being stopped.
+    pub was_worked_on: Vec<Work>,
+    pub stages: Arc<Stages>,
 }
 
-/// What the dispatcher is told by rooms that do not know it.
-#[derive(Debug)]
-pub enum Signal {
-    /// Deliveries to be made now.
-    Ready(Vec<Ready>),
-    /// Subscriptions that have changed, or have deliveries in the store that were not there before.
-    Changed(Vec<Uuid>),
-}
-
-/// A delivery with its body, ready to be attempted, which the store may not know yet.
-#[derive(Debug)]
-pub struct Ready {
-    pub tenant: Tenant,
-    pub event_seq: u64,
-    pub delivery: Delivery,
-    pub body: Body,
-    /// It is about an event of our own.
-    pub is_ours: bool,
-    /// What the plugins took to make the body, in microseconds; none where none ran.
-    pub plugins_us: Option<u32>,
-    /// None when the store has the delivery already.
-    pub unrecorded: Option<Arc<Unrecorded>>,
-}
-
-/// Knows when the store knows all deliveries of an event.
-#[derive(Debug)]
-pub struct Unrecorded {
-    tenant: Tenant,
-    event_seq: u64,
-    /// One for the routing of the event, and one for each delivery.
-    left: AtomicUsize,
-}
-
-impl Unrecorded {
-    /// The event is being routed.
-    pub fn new(tenant: Tenant, event_seq: u64) -> Unrecorded {
-        Unrecorded { tenant, event_seq, left: AtomicUsize::new(1) }
-    }
-
-    /// There is another delivery that has to be recorded.
-    pub fn one_more(&self) {
-        self.left.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// To be called when a delivery is handed to the store, or when the routing ends. What the last of
-    /// them answers has to be handed over after it.
-    pub fn one_recorded(&self) -> Option<Record> {
-        let last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
-        last.then(|| Record::Routed { tenant: self.tenant.clone(), seq: self.event_seq })
-    }
+fn open_store(
+    settings: &Settings,
+    key: &ServerKey,
+    signals: Signals,
+) -> anyhow::Result<Arc<dyn Store>> {
+    let path = settings.sqlite_path()?;
+    let sqlite = Sqlite::open(path, key.clone(), Sharing::Exclusive, settings.quotas(), signals)
+        .with_context(|| format!("cannot open the store `{}`", settings.store))?;
+    Ok(Arc::new(sqlite))
 }
 
 impl App {
@@ -129,53 +110,58 @@ impl App {
     ///
     /// Something cannot be opened; the text says what and why.
     pub async fn open(
-        settings: Settings,
+        mut settings: Settings,
         formats: Formats,
         accepted: Box<dyn Fn(Vec<Unrouted>) + Send>,
-        outgoing: mpsc::Sender<Signal>,
     ) -> anyhow::Result<App> {
-        let egress = Arc::new(Egress::new(settings.endpoints(), settings.egress_allow.clone()));
+        let egress = Arc::new(settings.egress());
+        let shares = shares(&settings);
+        // What has no socket waits in its queue, where it costs nothing.
+        settings.in_flight_max = settings.in_flight_max.min(shares.endpoints);
+        settings.connections_max = settings.connections_max.min(shares.api);
+        let dns = Arc::new(Dns::new(&settings.dns_servers, shares.look_ups));
+        let sender = Sender::new(Arc::clone(&egress), Arc::clone(&dns), shares.endpoints)
+            .context("cannot set up outgoing HTTP")?;
         let key = server_key(&settings)?;
         let (tell_tokens, tokens_changed) = watch::channel(0);
         let signals = Signals {
             accepted,
             changed: Box::new(move || tell_tokens.send_modify(|count| *count += 1)),
         };
-        let path = settings.sqlite_path()?;
-        let sqlite = Sqlite::open(path, key.clone(), Sharing::Exclusive, signals)
-            .with_context(|| format!("cannot open the store `{}`", settings.store))?;
-        let store: Arc<dyn Store> = Arc::new(sqlite);
+        let store = open_store(&settings, &key, signals)?;
 
         let workers = match settings.workers {
             0 => available_parallelism().map_or(2, NonZero::get),
             count => count,
         };
-        let limits =
-            settings.limits(u32::try_from(workers).context("that many workers cannot be had")?);
-        let cache = settings.beside_store(&settings.plugin_cache, ".plugins")?;
-        let compiler = settings.compiler()?;
-        let runtime = |purpose| {
-            let (key, files) = (key.derive("compiled plugins"), plugin_files(Arc::clone(&store)));
-            Runtime::new(limits, purpose, compiler.clone(), &cache, key, files).with_context(|| {
-                format!("cannot set up plugins with the cache `{}`", cache.display())
-            })
-        };
+        let Plugins { workshop, runtime, measuring } =
+            plugins::open(&settings, workers, &store, &key)?;
+        let marks = settings.beside_store(Path::new(""), ".working")?;
+        let marks =
+            Marks::open(&marks).with_context(|| format!("cannot use `{}`", marks.display()))?;
+        let was_worked_on = marks.left().to_vec();
+        let Threads { workers, trials, parsers } =
+            threads::start(marks, workers).context("cannot start the worker threads")?;
         let app = App {
             formats,
-            dns: Dns::new(&settings.dns_servers),
-            runtime: runtime(Purpose::Serve)?,
-            measuring: runtime(Purpose::Measure)?,
+            dns,
+            workshop,
+            runtime,
+            measuring,
             key,
             keys: std::sync::Mutex::default(),
             making_key: Mutex::default(),
-            sender: Sender::new(Arc::clone(&egress)).context("cannot set up outgoing HTTP")?,
+            sender,
             health: Health::default(),
             uploads: Uploads::default(),
             replay_begins: Notify::new(),
             releases: Releases::default(),
             backlogs: Backlogs::default(),
             shadows: Shadows::default(),
-            workers: Workers::start(workers).context("cannot start the worker threads")?,
+            was_worked_on,
+            workers,
+            trials,
+            parsers,
             egress,
             store,
             settings,
@@ -184,19 +170,27 @@ impl App {
             index: RwLock::default(),
             revision: AtomicU64::new(0),
             catching_up: Mutex::default(),
-            outgoing,
+            outgoing: Arc::default(),
+            set_aside: SetAside::default(),
+            stages: Arc::default(),
         };
-        for (tenant, format, settings) in app.store.all_settings().await? {
-            app.set_account_rate(&tenant, app.format(format), &settings);
+        app.take_up().await?;
+        Ok(app)
+    }
+
+    /// Reads from the store what is kept in memory, once at start.
+    async fn take_up(&self) -> store::Result<()> {
+        for (tenant, format, settings) in self.store.all_settings().await? {
+            self.set_account_rate(&tenant, self.format(format), &settings);
         }
-        app.health.take_up(app.store.quarantines().await?);
-        app.read_changes().await?;
-        for id in app.store.holding().await? {
-            if app.subscription(id).is_some_and(|it| it.state == State::Active) {
-                app.releases.begin(id);
+        self.health.take_up(self.store.quarantines().await?);
+        self.read_changes().await?;
+        for id in self.store.holding().await? {
+            if let Some(it) = self.subscription(id).filter(|it| it.state == State::Active) {
+                self.releases.begin(&it.tenant, id);
             }
         }
-        Ok(app)
+        Ok(())
     }
 
     /// What an account has set holds from now on.
@@ -216,29 +210,37 @@ impl App {
         rates.get(account).copied()
     }
 
-    /// Counts what plugins have done for a subscription, and begins a quarantine where it has been too
-    /// bad. Answers with the lines that are to be kept.
-    pub async fn count_runs(
+    /// Counts what plugins have done for a subscription. Answers with the lines that are to be kept, and with the
+    /// quarantine that is to begin where it has been too bad.
+    pub fn count_runs(
         &self,
         who: Who<'_>,
         rendered: &Rendered,
         runs: Vec<StepRun>,
-    ) -> Vec<LogEntry> {
+    ) -> (Vec<LogEntry>, Option<Quarantine>) {
         let now_ms = clock::now_ms();
         let counted = self.health.count(who, runs, now_ms);
-        if let (Some(plugin), Rendered::Failed(reason)) = (counted.failing, rendered) {
-            let wait_ms = self.settings.plugin_probe_ms;
-            let it = health::quarantine(who, plugin, reason.clone(), now_ms, wait_ms);
-            // Nothing is held before it is on disk that it is to be: a crash would leave it held.
-            match self.store.put_quarantine(it.clone()).await {
-                Ok(()) => {
-                    self.health.quarantine(it);
-                    self.health.changed.notify_one();
-                }
-                Err(err) => tracing::warn!(%plugin, %err, "cannot quarantine a plugin that fails"),
+        let wait_ms = self.settings.plugin_probe_ms;
+        let begins = match (counted.failing, rendered) {
+            (Some(plugin), Rendered::Failed(reason)) => {
+                Some(health::quarantine(who, plugin, reason.clone(), now_ms, wait_ms))
+            }
+            _ => None,
+        };
+        (counted.lines, begins)
+    }
+
+    /// Begins a quarantine. Nothing is held before it is on disk that it is to be: a crash would leave it held.
+    pub async fn begin_quarantine(&self, it: Quarantine) {
+        match self.store.put_quarantine(it.clone()).await {
+            Ok(()) => {
+                self.health.quarantine(it);
+                self.health.changed.notify_one();
+            }
+            Err(err) => {
+                tracing::warn!(plugin = %it.plugin, %err, "cannot quarantine a plugin that fails");
             }
         }
-        counted.lines
     }
 
     /// Which subscriptions there are.
@@ -267,15 +269,13 @@ impl App {
     ///
     /// The store cannot be read; the index stays as it was.
     pub async fn catch_up(&self) -> store::Result<()> {
-        let changed = self.read_changes().await?;
-        if !changed.is_empty() {
-            // Without a dispatcher there is nobody to tell.
-            let _ = self.outgoing.send(Signal::Changed(changed)).await;
+        for (tenant, id) in self.read_changes().await? {
+            self.outgoing.changed(&tenant, [id]);
         }
         Ok(())
     }
 
-    async fn read_changes(&self) -> store::Result<Vec<Uuid>> {
+    async fn read_changes(&self) -> store::Result<Vec<(Tenant, Uuid)>> {
         let _one = self.catching_up.lock().await;
         let known = self.revision.load(Ordering::Acquire);
         let (revision, versions) = self.store.changes(known).await?;
@@ -283,13 +283,14 @@ impl App {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         for version in versions {
             let (id, began) = (version.subscription.id, version.subscription.revision);
+            let tenant = version.subscription.tenant.clone();
             if began > known {
                 index.put(Arc::new(version.subscription));
             }
             if let Some(ended) = version.ended {
                 index.end(id, ended);
             }
-            changed.push(id);
+            changed.push((tenant, id));
         }
         self.revision.store(revision, Ordering::Release);
         Ok(changed)
@@ -310,6 +311,25 @@ impl App {
     }
 }
 
+/// How the descriptors of this process are shared. Where there are too few of them, the log says so.
+fn shares(settings: &Settings) -> Shares {
+    let (limit, in_flight_max) = (descriptors::limit(), settings.in_flight_max);
+    let shares = Shares::new(limit, in_flight_max);
+    if let Some(complaint) = shares.complaint(limit, in_flight_max) {
+        tracing::warn!("{complaint}");
+    }
+    if shares.api < settings.connections_max {
+        tracing::warn!(
+            "takes {} connections and not {} (`connections-max`), a quarter of the {limit} files that this \
+             process may open: raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`), or lower \
+             connections-max",
+            shares.api,
+            settings.connections_max
+        );
+    }
+    shares
+}
+
 /// From the environment, or else from a file.
 pub fn server_key(settings: &Settings) -> anyhow::Result<ServerKey> {
     if let Ok(text) = std::env::var("HOOKYARD_KEY") {
@@ -318,14 +338,13 @@ pub fn server_key(settings: &Settings) -> anyhow::Result<ServerKey> {
             .context("HOOKYARD_KEY is wrong");
     }
     let path = settings.beside_store(&settings.key_file, ".key")?;
+    let is_written = settings.sqlite_path()?.metadata().is_ok_and(|it| it.len() > 0);
+    anyhow::ensure!(
+        path.exists() || !is_written,
+        "there is no key file `{}`, and the store was written with one: put it back; another one cannot open \
+         the signing secrets",
+        path.display()
+    );
+    open_to_others(&path).inspect(|why| tracing::warn!("{why}"));
     ServerKey::open(&path).with_context(|| format!("cannot use the key file `{}`", path.display()))
-}
-
-/// Plugins are asked for on worker threads, which may wait.
-fn plugin_files(store: Arc<dyn Store>) -> Files {
-    let handle = Handle::current();
-    Box::new(move |digest| {
-        let file = handle.block_on(store.plugin_file(digest))?;
-        file.with_context(|| format!("the store has no plugin {digest}"))
-    })
 }

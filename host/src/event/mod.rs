@@ -1,5 +1,7 @@
 //! The event: a CloudEvents 1.0 event as it was accepted. Immutable.
 
+mod violation;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +13,8 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::json::Json;
+
+pub use violation::{DETAIL_BYTES_MAX, VIOLATIONS_MAX, Violation, cut};
 
 /// The name of a format, from a text of ours. There are a handful of names, which are kept for ever.
 pub fn format_name(name: &str) -> &'static str {
@@ -67,30 +71,10 @@ impl fmt::Display for Tenant {
     }
 }
 
-/// What is wrong with one field of what somebody sent, and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Violation {
-    /// A JSON Pointer into a body, or the name of an attribute or parameter.
-    pub field: String,
-    pub detail: String,
-}
-
-impl Violation {
-    pub fn new(field: impl Into<String>, detail: impl Into<String>) -> Violation {
-        Violation { field: field.into(), detail: detail.into() }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.field.is_empty() {
-            write!(f, "the body {}", self.detail)
-        } else {
-            write!(f, "`{}` {}", self.field, self.detail)
-        }
-    }
-}
-
+/// How many attributes an event may have, and how many bytes their names and values may be together: as it
+/// is published, and as a plugin makes it.
+pub const ATTRIBUTES_MAX: usize = 100;
+pub const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
 /// How the types of our own events begin: only the router publishes them, and only a pattern that begins
 /// so matches them.
 pub const OPERATIONAL_PREFIX: &str = "hookyard.";
@@ -126,6 +110,11 @@ impl Event {
 }
 
 impl Content {
+    /// How large all of it is.
+    pub fn bytes(&self) -> usize {
+        self.attributes.size().1 + self.data_bytes()
+    }
+
     /// How large the data are.
     pub fn data_bytes(&self) -> usize {
         self.data.as_ref().map_or(0, |data| data.bytes().len())
@@ -189,7 +178,10 @@ impl Attributes {
         };
         let mut specversion = None;
         let mut violations = Vec::new();
+        let mut size = AttributesSize::default();
         for (name, value) in pairs {
+            // Before anything is looked for among those that are there.
+            size.add(&name, &value).map_err(|it| vec![it])?;
             if name == "specversion" {
                 specversion = Some(value);
             } else if let Err(violation) = attributes.set(&name, value) {
@@ -211,7 +203,7 @@ impl Attributes {
                 violations.push(Violation::new(name, "is missing"));
             }
         }
-        if violations.is_empty() { Ok(attributes) } else { Err(violations) }
+        if violations.is_empty() { Ok(attributes) } else { Err(Violation::first(violations)) }
     }
 
     /// The value of an attribute by its CloudEvents name, extensions included.
@@ -325,6 +317,37 @@ fn check_value(name: &str, value: &str) -> Result<(), Violation> {
     }
 }
 
+/// How many attributes have been read, and how many bytes.
+#[derive(Debug, Default)]
+pub struct AttributesSize {
+    count: usize,
+    bytes: usize,
+}
+
+impl AttributesSize {
+    /// Adds one.
+    ///
+    /// # Errors
+    ///
+    /// These are too many, or too many bytes.
+    pub fn add(&mut self, name: &str, value: &str) -> Result<(), Violation> {
+        self.count += 1;
+        self.bytes += name.len() + value.len();
+        // The version of the specification is none of the event's.
+        if self.count > ATTRIBUTES_MAX + 1 {
+            let detail = format!("must have at most {ATTRIBUTES_MAX} attributes beside the data");
+            return Err(Violation::new("", detail));
+        }
+        if self.bytes > ATTRIBUTES_BYTES_MAX {
+            let detail = format!(
+                "must have attributes of at most {ATTRIBUTES_BYTES_MAX} bytes, names and values together"
+            );
+            return Err(Violation::new("", detail));
+        }
+        Ok(())
+    }
+}
+
 /// Whether an attribute is one of the specification's own, all of which are texts.
 pub fn is_standard(name: &str) -> bool {
     matches!(name, "id" | "source" | "type" | "subject" | "time" | "datacontenttype" | "dataschema")
@@ -394,6 +417,21 @@ mod tests {
         check("Region", "eu", false);
         check("region_code", "eu", false);
         check("data", "x", false);
+    }
+
+    #[test]
+    fn attributes_are_few_and_small() {
+        let with = |count: usize, bytes: usize| {
+            let least = LEAST.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let more = (0..count).map(|it| (format!("a{it}"), "x".repeat(bytes)));
+            Attributes::new(least.chain(more)).map(|_| ()).map_err(|it| it[0].detail.clone())
+        };
+        assert_eq!(with(97, 1), Ok(()));
+        assert!(with(98, 1).unwrap_err().contains("at most 100 attributes"));
+        assert!(with(80_000, 1).unwrap_err().contains("at most 100 attributes"));
+        assert_eq!(with(1, 65_000), Ok(()));
+        assert!(with(1, 65_536).unwrap_err().contains("at most 65536 bytes"));
+        assert!(with(90, 1_000).unwrap_err().contains("at most 65536 bytes"));
     }
 
     #[test]

@@ -1,0 +1,46 @@
+//! A tenant that wants nothing but its events.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::harness::yard::event;
+use crate::harness::{Client, Endpoint, Yard};
+
+/// What an event may take beside whatever is compiled, on a machine that does other things as well.
+pub(super) const SOON: Duration = Duration::from_millis(700);
+
+/// Another tenant than the one that attacks. Its events go through a plugin.
+pub(super) struct Quiet {
+    pub(super) client: Client,
+    endpoint: Endpoint,
+}
+
+impl Quiet {
+    pub(super) async fn in_town(yard: &Yard) -> Quiet {
+        let token = yard.token(Some("quiet"), "admin").await;
+        Quiet::new(yard.client.with_token(Some(&token))).await
+    }
+
+    pub(super) async fn new(client: Client) -> Quiet {
+        let endpoint = Endpoint::start().await;
+        let body = json!({"name": "x", "url": endpoint.url("/"), "filters": [{"type": "*"}],
+                          "steps": [{"plugin": "minimize", "config": {"remove": ["/b"]}}]});
+        client.post("/v1/subscriptions", &body).await.expect(201);
+        Quiet { client, endpoint }
+    }
+
+    /// At its new address.
+    pub(super) fn moves(&mut self, yard: &Yard) {
+        self.client = yard.client.with_token(self.client.token());
+    }
+
+    /// How long an event takes to the endpoint.
+    pub(super) async fn round_trip(&mut self) -> Duration {
+        let began = Instant::now();
+        self.client.publish(&event("t", json!({"a": 1, "b": 2}))).await.expect(202);
+        assert_eq!(self.endpoint.next().await.json()["data"], json!({"a": 1}));
+        began.elapsed()
+    }
+}
