@@ -284,7 +284,7 @@ mod tests {
         );
         let told = schema.violations(&json!({"all": vec![1; 500_000]}));
         assert_eq!(told.iter().map(|it| &*it.field).collect::<Vec<_>>(), ["/all/0", ""]);
-        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     }
 
     #[test]

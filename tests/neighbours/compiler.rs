@@ -1,4 +1,4 @@
-//! A compiler of which is seen when it begins, and which can be held.
+//! A compiler that shows when it begins, and that can be held.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,14 +11,20 @@ use tokio::time::{Instant, sleep};
 use crate::harness::PATIENCE;
 use crate::harness::process::binary;
 
-/// A script in a folder, which leaves a file there, waits as long as there is another one, and compiles.
+/// A script in a folder. It leaves a file there, waits as long as there is another one, and compiles.
 pub(super) struct Compiler(TempDir);
 
 impl Compiler {
     pub(super) fn new() -> Compiler {
         let it = Compiler(tempfile::tempdir().unwrap());
         let script = format!(
-            "#!/bin/sh\n: > {begun}\nwhile [ -e {held} ]; do sleep 0.01; done\nexec {compiler} \"$@\"\n",
+            "#!/bin/sh\n\
+             if [ ! -e {free} ]; then\n\
+             : > {begun}\n\
+             while [ -e {held} ]; do sleep 0.01; done\n\
+             fi\n\
+             exec {compiler} \"$@\"\n",
+            free = it.free().display(),
             begun = it.begun().display(),
             held = it.held().display(),
             compiler = binary(),
@@ -40,8 +46,19 @@ impl Compiler {
         self.0.path().join("held")
     }
 
+    fn free(&self) -> PathBuf {
+        self.0.path().join("free")
+    }
+
+    /// Whatever begins from now on waits.
     pub(super) fn hold(&self) {
+        self.forget();
         fs::write(self.held(), "").unwrap();
+    }
+
+    /// Whatever has begun goes on waiting, and what begins from now on does not.
+    pub(super) fn hold_no_more(&self) {
+        fs::write(self.free(), "").unwrap();
     }
 
     pub(super) fn let_go(&self) {
@@ -49,7 +66,7 @@ impl Compiler {
     }
 
     /// What has begun before is of no interest.
-    pub(super) fn forget(&self) {
+    fn forget(&self) {
         let _ = fs::remove_file(self.begun());
     }
 

@@ -11,8 +11,9 @@ use crate::harness::client::Answer;
 use crate::harness::yard::{TENANT, event};
 use crate::harness::{Client, Endpoint, PATIENCE, Yard};
 
-/// How long a call may take whose body is a megabyte, in a test build on a machine with other work.
-const SOON: Duration = Duration::from_secs(3);
+/// How long a call may take whose body is a megabyte, in a test build on a machine with other work. What grows with
+/// the square of it takes minutes.
+const SOON: Duration = Duration::from_secs(10);
 /// How long an answer may be that says what is wrong.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
@@ -243,38 +244,22 @@ async fn large_bodies_hold_nobody_up() {
         for _ in 0..4 {
             let (client, body) = (yard.client.clone(), body.clone());
             all.spawn(async move {
-                let until = Instant::now() + Duration::from_secs(4);
-                while Instant::now() < until {
+                loop {
                     let headers = [("content-type", media_type)];
                     client.call(Method::POST, "/v1/events", &headers, body.clone()).await;
                 }
             });
         }
     }
-    sleep(Duration::from_millis(300)).await;
-    let times = health(&yard.client, Duration::from_secs(3)).await;
-    // The clients of this test have the same two cores.
-    let late = times.iter().filter(|it| **it > Duration::from_millis(100)).count();
-    assert!(
-        late * 20 <= times.len(),
-        "{late} of {} are late: {:?}",
-        times.len(),
-        times.iter().max()
-    );
-    while all.join_next().await.is_some() {}
-}
-
-/// How long it takes to ask for health, again and again for some time.
-async fn health(client: &Client, patience: Duration) -> Vec<Duration> {
-    let until = Instant::now() + patience;
-    let mut times = Vec::new();
-    while Instant::now() < until {
-        let start = Instant::now();
-        assert_eq!(client.get("/healthz").await.status, 200);
-        times.push(start.elapsed());
-        sleep(Duration::from_millis(20)).await;
-    }
-    times
+    // Where one of these waits for even one of those bodies, a hundred take minutes.
+    timeout(PATIENCE, async {
+        for _ in 0..100 {
+            yard.client.get("/healthz").await.expect(200);
+        }
+    })
+    .await
+    .expect("health waits for large bodies");
+    all.shutdown().await;
 }
 
 /// Numbers that are at the end of what something holds, or beyond it, or none.

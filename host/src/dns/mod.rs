@@ -386,9 +386,9 @@ mod tests {
             assert_eq!([two, three], [Err(NoAddress::Busy), Err(NoAddress::Busy)]);
             since.elapsed()
         };
-        let (one, busy) = tokio::join!(one, busy);
+        let slow = async { (one.await, since.elapsed()) };
+        let ((one, slow), busy) = tokio::join!(slow, busy);
         assert_eq!(one, Err(NoAddress::Silent));
-        assert!(3 * QUICK <= busy && busy < Duration::from_secs(3), "{busy:?}");
-        assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+        assert!(3 * QUICK <= busy && busy < slow, "{busy:?} and {slow:?}");
     }
 }
