@@ -14,10 +14,7 @@ pub(super) struct Quiet {
 impl Quiet {
     pub(super) async fn in_town(yard: &Yard) -> Quiet {
         let token = yard.token(Some("quiet"), "admin").await;
-        Quiet::new(yard.client.with_token(Some(&token))).await
-    }
-
-    pub(super) async fn new(client: Client) -> Quiet {
+        let client = yard.client.with_token(Some(&token));
         let endpoint = Endpoint::start().await;
         let body = json!({"name": "x", "url": endpoint.url("/"), "filters": [{"type": "*"}],
                           "steps": [{"plugin": "minimize", "config": {"remove": ["/b"]}}]});

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::quiet::Quiet;
-use crate::harness::yard::event;
 use crate::hostile::Victim;
 use crate::hostile::guests::{Guest, TEXT, VERDICT, guest};
 
@@ -195,36 +193,4 @@ async fn many_places_that_are_asked_for_at_once_are_a_part_of_the_run() {
     let data: serde_json::Map<String, Value> =
         (0..8_000).map(|it| (format!("m{it}"), json!(1))).collect();
     check_host_work(it, Value::Object(data), "plugin-timeout|plugin-search-too-large").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_neighbour_does_not_wait_for_what_runs_do_before_their_call() {
-    let mut victim = Victim::start().await;
-    let mut quiet = Quiet::new(victim.neighbour("quiet")).await;
-    victim.upload("starts", starts_long().module()).await;
-    victim.upload("configures", configures_long().module()).await;
-    for name in ["starts", "configures"] {
-        for _ in 0..4 {
-            victim.try_subscribe(name, &json!({})).await.expect(201);
-        }
-    }
-    quiet.round_trip().await;
-    let client = victim.client.clone();
-    let flood = tokio::spawn(async move {
-        for number in 0..20 {
-            client.publish(&event("t", json!(number))).await.expect(202);
-        }
-    });
-    let mut times = Vec::new();
-    for _ in 0..20 {
-        times.push(quiet.round_trip().await);
-    }
-    flood.await.unwrap();
-    times.sort_unstable();
-    // Of whatever else the machine does, half of them notice nothing.
-    assert!(times[10] < Duration::from_millis(20), "{times:?}");
-    for _ in 0..20 {
-        victim.healthy.next().await;
-    }
-    victim.check_unharmed().await;
 }
