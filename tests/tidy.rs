@@ -35,7 +35,7 @@ fn sources() -> Vec<(String, String)> {
 fn an_outside_crate_is_named_in_its_own_room() {
     let rooms = [
         ("axum", &["host/src/api/"][..]),
-        ("jsonschema", &["host/src/schemas.rs"]),
+        ("jsonschema", &["host/src/schemas/"]),
         ("reqwest", &["host/src/cli/client.rs"]),
         ("hyper", &["host/src/send/", "host/src/api/"]),
         ("hyper_util", &["host/src/send/", "host/src/api/listen/"]),
