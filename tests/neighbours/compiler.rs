@@ -1,8 +1,8 @@
 //! A compiler that shows when it begins, and that can be held.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -29,8 +29,12 @@ impl Compiler {
             held = it.held().display(),
             compiler = binary(),
         );
-        fs::write(it.program(), script).unwrap();
-        fs::set_permissions(it.program(), fs::Permissions::from_mode(0o755)).unwrap();
+        // A process that another test forks meanwhile would still have a file open that was written here, and
+        // the system runs no program that somebody writes to: a child writes it.
+        let text = it.0.path().join("text");
+        fs::write(&text, script).unwrap();
+        let written = Command::new("install").arg("-m755").arg(text).arg(it.program()).status();
+        assert!(written.unwrap().success());
         it
     }
 

@@ -9,6 +9,14 @@ use crate::harness::{Endpoint, Yard};
 use crate::hostile::guests::{TEXT, guest};
 use crate::hostile::manifests::schema;
 
+/// A plugin that takes so long to take its configuration that each configuration needs an image.
+fn slow_to_configure() -> Vec<u8> {
+    let counted = "(global.set $i (i64.add (global.get $i) (i64.const 1)))";
+    let burn =
+        format!("(loop {counted} (br_if 0 (i64.lt_u (global.get $i) (i64.const 30000000))))");
+    guest().more("(global $i (mut i64) (i64.const 0))").configure(&burn).module()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_takes_the_compiler_long_delays_nobody_elses() {
     let compiler = Compiler::new();
@@ -42,7 +50,7 @@ async fn images_that_are_made_for_one_tenant_delay_nobody_elses_upload() {
     let program = compiler.program();
     let yard = Yard::start_with(|it| it.plugin_compiler = Some(program)).await;
     let quiet = Quiet::in_town(&yard).await;
-    yard.upload("slow", guest().module()).await;
+    yard.upload("slow", slow_to_configure()).await;
     compiler.hold();
     let sink = Endpoint::start().await;
     // There is no image of any of these yet.
@@ -67,11 +75,7 @@ async fn images_that_are_made_for_one_tenant_delay_nobody_elses_upload() {
 #[tokio::test(flavor = "multi_thread")]
 async fn images_are_charged_to_the_hour_of_their_tenant() {
     let yard = Yard::start_with(|it| it.plugin_compile_hour_seconds = Some(1)).await;
-    let counted = "(global.set $i (i64.add (global.get $i) (i64.const 1)))";
-    let burn =
-        format!("(loop {counted} (br_if 0 (i64.lt_u (global.get $i) (i64.const 30000000))))");
-    let slow = guest().more("(global $i (mut i64) (i64.const 0))").configure(&burn);
-    yard.upload("slow", slow.module()).await;
+    yard.upload("slow", slow_to_configure()).await;
     let sink = Endpoint::start().await;
     let mark = uuid::Uuid::now_v7();
     for number in 0..100 {

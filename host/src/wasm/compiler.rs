@@ -219,7 +219,7 @@ pub(super) fn read_head<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
     use std::time::Instant;
 
     use super::*;
@@ -229,8 +229,12 @@ mod tests {
     fn told(script: &str, seconds: u32) -> (Refusal, Duration) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("compiler");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        // A child writes it: a process that another test forks meanwhile would still have it open for writing,
+        // and the system would not run it.
+        let text = folder.path().join("text");
+        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let written = Command::new("install").arg("-m700").arg(text).arg(&program).status();
+        assert!(written.unwrap().success());
         let budget = Budget { seconds, memory_bytes: 1 << 30, code_bytes: 1_000 };
         let compiler = Compiler::Child(program, budget);
         let job = Job { forms: vec![Purpose::Serve], limits: limits(), config: None };
