@@ -8,10 +8,16 @@
 //! ]}}
 //! ```
 
+mod number;
+mod value;
+
 use std::cmp::Ordering;
 
 use hookyard_plugin::prelude::*;
-use serde_json::{Number, Value};
+use serde_json::value::RawValue;
+
+use number::Number;
+use value::{Node, Value};
 
 /// Which events are delivered.
 #[derive(Deserialize, JsonSchema)]
@@ -109,9 +115,17 @@ impl Condition {
             return Ok(false);
         }
         self.at.as_ref().map_or(Ok(true), |pointer| {
-            let value = event.raw(pointer).map(|json| serde_json::from_slice(&json)).transpose()?;
-            Ok(self.exists.is_none_or(|exists| exists == value.is_some())
-                && (value.as_ref()).map_or(!self.needs_a_value(), |value| self.fits(value)))
+            let value = event.raw(pointer);
+            if self.exists.is_some_and(|exists| exists != value.is_some()) {
+                return Ok(false);
+            }
+            match value {
+                Some(json) if self.needs_a_value() => {
+                    Ok(self.fits(&Node::read(serde_json::from_slice(&json)?)?))
+                }
+                Some(_) => Ok(true),
+                None => Ok(!self.needs_a_value()),
+            }
         })
     }
 
@@ -124,37 +138,24 @@ impl Condition {
             || [&self.gt, &self.gte, &self.lt, &self.lte].iter().any(|it| it.is_some())
     }
 
-    fn fits(&self, value: &Value) -> bool {
-        let text = value.as_str();
-        let compare = |limit: &Option<Number>, fits: fn(Ordering) -> bool| {
-            limit.as_ref().is_none_or(|limit| match value {
-                Value::Number(number) => order(number, limit).is_some_and(fits),
-                _ => false,
-            })
+    fn fits(&self, value: &Node<&RawValue>) -> bool {
+        let compare = |limit: &Option<Number>, fits: fn(Ordering) -> bool| match (limit, value) {
+            (None, _) => true,
+            (Some(limit), Node::Number(number)) => fits(number.cmp(limit)),
+            _ => false,
         };
-        self.equals.as_ref().is_none_or(|it| same(value, it))
-            && self.r#in.as_ref().is_none_or(|list| list.iter().any(|it| same(value, it)))
-            && self.prefix.as_ref().is_none_or(|it| text.is_some_and(|text| text.starts_with(it)))
-            && self.suffix.as_ref().is_none_or(|it| text.is_some_and(|text| text.ends_with(it)))
+        let is_text = |fits: &dyn Fn(&str) -> bool| match value {
+            Node::Text(text) => fits(text),
+            _ => false,
+        };
+        self.equals.as_ref().is_none_or(|it| it.is(value))
+            && self.r#in.as_ref().is_none_or(|list| list.iter().any(|it| it.is(value)))
+            && self.prefix.as_ref().is_none_or(|it| is_text(&|text| text.starts_with(it)))
+            && self.suffix.as_ref().is_none_or(|it| is_text(&|text| text.ends_with(it)))
             && compare(&self.gt, Ordering::is_gt)
             && compare(&self.gte, Ordering::is_ge)
             && compare(&self.lt, Ordering::is_lt)
             && compare(&self.lte, Ordering::is_le)
-    }
-}
-
-fn same(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(left), Value::Number(right)) => order(left, right) == Some(Ordering::Equal),
-        _ => left == right,
-    }
-}
-
-/// Whole numbers are compared exactly, since 64-bit ids do not fit a float.
-fn order(left: &Number, right: &Number) -> Option<Ordering> {
-    match (left.as_i128(), right.as_i128()) {
-        (Some(left), Some(right)) => Some(left.cmp(&right)),
-        _ => left.as_f64()?.partial_cmp(&right.as_f64()?),
     }
 }
 
@@ -193,6 +194,25 @@ mod tests {
         check(r#"{"at": "/id", "equals": 9007199254740993}"#, true);
         check(r#"{"at": "/id", "equals": 9007199254740992}"#, false);
         check(r#"{"at": "/id", "gt": 9007199254740992}"#, true);
+        check(r#"{"at": "/id", "in": [9007199254740992, 9.007199254740993e15]}"#, true);
+    }
+
+    #[test]
+    fn numbers_of_any_length_are_told_apart() {
+        let check = |when: &str, delivered: bool| {
+            let plugin = When { when: serde_json::from_str(when).unwrap() };
+            let data = r#"{"wei": 993143214321423154315154321, "share": 0.100000000000000000001}"#;
+            let decision = Sample::json(data).filter(&plugin).unwrap();
+            assert_eq!(decision == Decision::Accept, delivered, "{when}");
+        };
+        check(r#"{"at": "/wei", "equals": 993143214321423154315154321}"#, true);
+        check(r#"{"at": "/wei", "equals": 993143214321423154315154322}"#, false);
+        check(r#"{"at": "/wei", "gt": 993143214321423154315154320}"#, true);
+        check(r#"{"at": "/wei", "lt": 993143214321423154315154321.5}"#, true);
+        check(r#"{"at": "/share", "gt": 0.1}"#, true);
+        check(r#"{"at": "/share", "lte": 0.1}"#, false);
+        let all = r#"{"share": 1.00000000000000000001e-1, "wei": 993143214321423154315154321.0}"#;
+        check(&format!(r#"{{"at": "", "equals": {all}}}"#), true);
     }
 
     #[test]

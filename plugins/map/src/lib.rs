@@ -313,7 +313,7 @@ mod tests {
             check(&rules, "/t", &Value::from(after).to_string());
         };
         made("Hello {/customer/name}, order {/id}", "Hello Ada \"A\", order 9007199254740993");
-        made("{/vip} {/lines/0}", r#"true {"n":1,"sku":"a"}"#);
+        made("{/vip} {/lines/0}", r#"true {"sku": "a", "n": 1}"#);
         made("<{/none}{/note}>", "<>");
         made("{{/id} }}", "{/id} }}");
     }

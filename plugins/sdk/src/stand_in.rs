@@ -182,7 +182,11 @@ fn apply(document: &mut Value, pointer: &str, value: Option<Value>) {
 
 /// What the router's imports answer, on this thread's sample.
 pub(crate) mod host {
-    use super::{Attributes, CURRENT, Level, Sample, Value};
+    use std::collections::HashMap;
+
+    use serde_json::value::RawValue;
+
+    use super::{Attributes, CURRENT, Level, Sample};
 
     fn current<T>(read: impl FnOnce(&Sample) -> T) -> T {
         CURRENT.with_borrow(|it| read(it.as_ref().expect("an event can be read during a run only")))
@@ -206,9 +210,25 @@ pub(crate) mod host {
         }
     }
 
+    /// As the text that it is, like the router: a number keeps all its digits.
     pub(crate) fn get(pointer: &str) -> Option<Vec<u8>> {
-        let document: Value = serde_json::from_slice(&data()).ok()?;
-        document.pointer(pointer).map(|value| value.to_string().into_bytes())
+        let data = data();
+        let mut value: &RawValue = serde_json::from_slice(&data).ok()?;
+        if !pointer.is_empty() && !pointer.starts_with('/') {
+            return None;
+        }
+        for token in pointer.split('/').skip(1) {
+            let token = token.replace("~1", "/").replace("~0", "~");
+            value = if value.get().starts_with('[') {
+                let items: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+                items.get(token.parse::<usize>().ok()?).copied()?
+            } else {
+                let mut members: HashMap<String, &RawValue> =
+                    serde_json::from_str(value.get()).ok()?;
+                members.remove(&token)?
+            };
+        }
+        Some(value.get().into())
     }
 
     pub(crate) fn get_many(pointers: &[String]) -> Vec<Option<Vec<u8>>> {
