@@ -20,8 +20,8 @@ use super::{Shared, lock};
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// How much of a body hyper reads at a time, and of an answer it writes together.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// How long after a deadline there is another look before it is believed: when the process stood still, what
-/// came meanwhile is found at the same time as that the deadline is over.
+/// How long after a deadline there is another look before it is believed: when the process stood still for a
+/// moment, what came meanwhile is found at the same time as that the deadline is over.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
 
 /// Serves a connection until one side ends it, or the client is too slow.
@@ -50,7 +50,8 @@ pub(super) async fn serve(
                 lock(&watch).hurry(Instant::now());
                 http.as_mut().graceful_shutdown();
             }
-            // Before the time is looked at: what has come has come in time.
+            lock(&watch).is_looked_at(Instant::now());
+            // Before the time is up: what has come has come in time.
             if http.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }

@@ -11,7 +11,7 @@ use crate::api::exchange::Held;
 /// How fast a body has to come at least, once its first seconds are over.
 const BODY_BYTES_PER_SECOND: u32 = 8 << 10;
 /// A deadline that is missed by this much was not watched: the process stood still. What has come
-/// meanwhile may have come in time.
+/// meanwhile may have come in time, and what has not was not waited for.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 /// How much of what nobody wants is read from a caller who is known, and from a stranger, so that they
 /// see their answer. A stranger may be a customer with a body that is too large, and whose token stands in it.
@@ -156,12 +156,8 @@ impl Watch {
 
     /// Bytes have come.
     pub(super) fn came(&mut self, now: Instant) {
-        match self.phase {
-            Phase::New(_) | Phase::Idle(_) => self.phase = Phase::Head(now),
-            Phase::Head(since) if now >= since + self.patience.head + STOOD_STILL => {
-                self.phase = Phase::Head(now);
-            }
-            Phase::Head(_) | Phase::Call | Phase::Rest(_) => {}
+        if matches!(self.phase, Phase::New(_) | Phase::Idle(_)) {
+            self.phase = Phase::Head(now);
         }
     }
 
@@ -204,9 +200,8 @@ impl Watch {
 
     /// Some of the body has come.
     pub(super) fn body_came(&mut self, now: Instant, bytes: usize) {
-        let grace = self.patience.body;
         if let Some(body) = &mut self.body {
-            body.came(now, bytes, grace);
+            body.came(now, bytes);
         }
     }
 
@@ -260,15 +255,30 @@ impl Watch {
     /// The router stops.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.patience = Patience::STOPPING;
-        // What is waited for is waited for as long from now on.
-        match &mut self.phase {
-            Phase::New(since) | Phase::Head(since) | Phase::Rest(since) => *since = now,
-            Phase::Idle(_) | Phase::Call => {}
-        }
-        self.blocked = self.blocked.map(|_| now);
+        self.wait_anew(now);
         if let Some(body) = &mut self.body {
             body.waited = Duration::ZERO;
             body.bytes = 0;
+        }
+    }
+
+    /// The connection is looked at. If that is long overdue, the process stood still, and the client is waited for
+    /// as if it had only now begun to owe what it owes.
+    pub(super) fn is_looked_at(&mut self, now: Instant) {
+        if self.due().is_some_and(|(due, _)| now >= due + STOOD_STILL) {
+            self.wait_anew(now);
+        }
+    }
+
+    fn wait_anew(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::New(since) | Phase::Idle(since) | Phase::Head(since) | Phase::Rest(since) => {
+                *since = now;
+            }
+            Phase::Call => {}
+        }
+        self.blocked = self.blocked.map(|_| now);
+        if let Some(body) = &mut self.body {
             body.since = body.since.map(|_| now);
         }
     }
@@ -282,11 +292,8 @@ impl Body {
         Some(since + may_take.saturating_sub(self.waited))
     }
 
-    fn came(&mut self, now: Instant, bytes: usize, grace: Duration) {
-        let stood_still = self.due(grace).is_some_and(|due| now >= due + STOOD_STILL);
-        if let Some(since) = self.since.take()
-            && !stood_still
-        {
+    fn came(&mut self, now: Instant, bytes: usize) {
+        if let Some(since) = self.since.take() {
             self.waited += now.duration_since(since);
         }
         self.bytes = self.bytes.saturating_add(bytes as u64);
@@ -331,8 +338,6 @@ mod tests {
         assert_eq!(it.due(), Some((19_000, Debt::Other)));
         it.watch.came(it.at(18_000));
         assert_eq!(it.due(), Some((19_000, Debt::Other)), "more bytes give no more time");
-        it.watch.came(it.at(30_000));
-        assert_eq!(it.due(), Some((40_000, Debt::Other)), "the process stood still");
         it.watch.call_begins(false);
         assert_eq!(it.due(), None, "now it is our turn");
         it.watch.call_ends(it.at(50_000), None);
@@ -354,12 +359,30 @@ mod tests {
         it.waits_for_body(100_000);
         // Ten seconds and two for 16 KiB, of which four are gone.
         assert_eq!(it.due(), Some((108_000, Debt::Body)));
-        it.watch.body_came(it.at(150_000), 0);
-        it.waits_for_body(150_000);
-        assert_eq!(it.due(), Some((158_000, Debt::Body)), "the process stood still");
         it.watch.body_is_late();
         assert_eq!(it.due(), None, "the call is told once");
         assert!(it.waits_for_body(160_000));
+    }
+
+    #[test]
+    fn a_client_is_waited_for_anew_when_the_process_stood_still() {
+        let mut it = Case::new();
+        it.watch.came(it.at(9_000));
+        it.watch.is_looked_at(it.at(19_900));
+        assert_eq!(it.due(), Some((19_000, Debt::Other)));
+        it.watch.is_looked_at(it.at(30_000));
+        assert_eq!(it.due(), Some((40_000, Debt::Other)));
+        it.watch.call_begins(true);
+        it.waits_for_body(30_000);
+        it.watch.body_came(it.at(34_000), 16 << 10);
+        it.waits_for_body(34_000);
+        it.watch.is_looked_at(it.at(80_000));
+        // Ten seconds and two for 16 KiB, of which four are gone.
+        assert_eq!(it.due(), Some((88_000, Debt::Body)));
+        it.watch.body_is_done(true);
+        it.watch.is_blocked(it.at(90_000));
+        it.watch.is_looked_at(it.at(200_000));
+        assert_eq!(it.due(), Some((230_000, Debt::Other)));
     }
 
     #[test]
