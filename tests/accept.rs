@@ -40,9 +40,6 @@ async fn every_valid_event_of_the_conformance_suite_is_delivered() {
         assert_eq!(receipt.header("content-type"), STRUCTURED);
         let mut expected = event;
         expected.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-        for (name, value) in case["delivered"].as_object().into_iter().flatten() {
-            expected[name] = value.clone();
-        }
         assert_eq!(receipt.json(), expected, "{case}");
     }
 }

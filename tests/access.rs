@@ -170,7 +170,7 @@ async fn the_operator_acts_for_the_tenant_that_a_call_names() {
     assert_eq!((answer.status, answer.fields()), (400, vec!["tenant"]));
     it["tenant"] = TENANT.into();
     operator.publish(&it).await.expect(202);
-    assert!(endpoint.next().await.json().get("tenant").is_none());
+    assert_eq!(endpoint.next().await.json()["tenant"], TENANT);
     let list = operator.get("/v1/subscriptions?tenant=acme").await.expect(200);
     assert_eq!(list["subscriptions"].as_array().unwrap().len(), 1);
     operator.get("/v1/subscriptions").await.expect(400);

@@ -93,8 +93,16 @@ struct Reply {
 }
 
 /// The headers that are part of an answer, where they are there.
-const HEADERS: [&str; 6] =
-    ["content-type", "www-authenticate", "allow", "cache-control", "x-location", "x-deleted"];
+const HEADERS: [&str; 8] = [
+    "content-type",
+    "www-authenticate",
+    "allow",
+    "cache-control",
+    "location",
+    "x-created",
+    "x-location",
+    "x-deleted",
+];
 
 /// What stands for what.
 #[derive(Default)]
@@ -171,6 +179,7 @@ async fn converse(format: &str, file: &Path) -> usize {
     yard.token(Some("other"), "admin").await;
     let update = std::env::var_os("UPDATE").is_some();
     let mut kept = Kept::default();
+    kept.0.insert("base".to_owned(), yard.client.url(""));
     let mut different = Vec::new();
     for case in &mut conversation.cases {
         let it = &case.request;
@@ -201,7 +210,9 @@ async fn converse(format: &str, file: &Path) -> usize {
         mask_times(&mut body);
         let reply = Reply {
             status: answer.status,
-            headers: told.map(|name| (name.to_owned(), answer.header(name).into())).collect(),
+            headers: told
+                .map(|name| (name.to_owned(), kept.take(answer.header(name)).into()))
+                .collect(),
             body,
         };
         if reply != case.answer {

@@ -104,6 +104,13 @@ async fn the_dead_are_announced_exported_and_purged() {
     let reader = yard.token(Some("acme"), "deliveries:read").await;
     let reader = yard.client.with_token(Some(&reader));
     reader.json(Method::DELETE, path, &json!({})).await.expect(403);
+    // With a typing mistake, everything would be found, and forgotten.
+    for unknown in ["types", "subscripton", "older_than"] {
+        let path = format!("/v1/deliveries?{unknown}=t");
+        assert_eq!(delete(&path).await.fields(), [unknown]);
+        assert_eq!(yard.client.get(&path).await.fields(), [unknown]);
+        assert_eq!(yard.client.get(&format!("/v1/counts?{unknown}=t")).await.fields(), [unknown]);
+    }
     let purged = delete(path).await.expect(200);
     assert_eq!(purged["purged"], 2);
     assert_eq!(yard.deliveries("type=t").await.len(), 1);

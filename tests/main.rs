@@ -18,6 +18,7 @@ mod hostile; // files and guests that want to do harm
 mod languages; // plugins in every language, from nothing to a delivery
 mod log; // the delivery log: found, exported, purged, counted; publishers that wait
 mod login; // how clients of the providers come by tokens
+mod manners; // of the APIs of providers: paths, methods, links
 mod model; // random operations against a model of what has to come of them
 mod mypreferences; // its deliveries
 mod neighbours; // nobody stops, starves or swells the router
@@ -33,3 +34,4 @@ mod subscribe; // our own subscriptions
 mod tidy; // the project itself
 mod trials; // what plugins would do
 mod uploads; // what is not a plugin
+mod wire; // what goes over the wire, to the letter

@@ -15,8 +15,8 @@ async fn mypreferences_delivers_as_documented() {
     let documented: Value =
         serde_json::from_str(&std::fs::read_to_string(documented).unwrap()).unwrap();
     let variants = [
-        ("/full", json!({"LocaleID": "es_US"})),
-        ("/minimised", json!({"IsMinimized": true, "LocaleID": "xx_XX"})),
+        ("/full", json!({"LocaleID": "es-us"})),
+        ("/minimised", json!({"IsMinimized": true, "LocaleID": "EN_US"})),
         ("/alternate", json!({"AlternateIdType": "Loyalty"})),
         ("/both", json!({"AlternateIdType": "Loyalty", "IsMinimized": true})),
         ("/unknown", json!({"AlternateIdType": "Unknown"})),
@@ -162,6 +162,49 @@ async fn the_alternate_id_can_take_the_place_of_the_profile_id() {
     yard.client.publish(&event).await.expect(202);
     let body = endpoint.next().await.json();
     assert_eq!((&body["ProfileId"], body.get("AlternateId")), (&json!("L-7"), None));
+}
+
+/// What comes while a subscription is paused is held or skipped as it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_request_that_pauses_decides_whether_events_are_delivered_later() {
+    let yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let path = format!("/mypreferences/Profiles/v4/{TENANT}/Webhooks/Subscriptions");
+    let body = |path: &str, state: &str, catch_up: bool| {
+        json!({
+            "Name": path, "Url": endpoint.url(path), "State": state, "CatchUpOnResume": catch_up,
+            "Subscriptions": [{"Entity": "Tags", "EventType": "tag.added"}],
+        })
+    };
+    let held = body("/held", "Active", false);
+    let skipped = body("/skipped", "Active", true);
+    let (held, skipped) =
+        (yard.client.post(&path, &held).await, yard.client.post(&path, &skipped).await);
+    let put = async |id: &Value, name: &str, state: &str, catch_up: bool| {
+        let body = body(name, state, catch_up);
+        yard.client.json(Method::PUT, &format!("{path}/{id}"), &body).await.expect(200)
+    };
+    let (held, skipped) = (held.expect(201)["Id"].clone(), skipped.expect(201)["Id"].clone());
+    assert_eq!(put(&held, "/held", "Paused", true).await["CatchUpOnResume"], true);
+    put(&skipped, "/skipped", "Paused", false).await;
+    let file = root().join("schemas/mypreferences/samples/tag.added.json");
+    let mut event: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    for number in 0..3 {
+        event["id"] = number.to_string().into();
+        yard.client.publish(&event).await.expect(202);
+    }
+    yard.await_deliveries("state=held", 3).await;
+    put(&held, "/held", "Active", false).await;
+    put(&skipped, "/skipped", "Active", true).await;
+    for _ in 0..3 {
+        assert_eq!(endpoint.next().await.path, "/held");
+    }
+    event["id"] = "new".into();
+    yard.client.publish(&event).await.expect(202);
+    let mut paths = [endpoint.next().await.path, endpoint.next().await.path];
+    paths.sort();
+    assert_eq!(paths, ["/held", "/skipped"]);
+    yard.await_deliveries("state=delivered", 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

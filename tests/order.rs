@@ -86,7 +86,6 @@ async fn what_was_held_goes_before_what_comes_later_and_at_its_rate() {
     let yard = Yard::start_with(|it| it.catch_up_per_second = Some(50)).await;
     let mut endpoint = Endpoint::start().await;
     let made = yard.subscribe(&endpoint, json!({"catch_up": true})).await;
-    set_pace(&yard, &made, json!({"in_flight_max": 1})).await;
     yard.client.post(&path(&made, "/pause"), &json!({})).await.expect(200);
     publish(&yard, (0..20).map(|number| ("a", number))).await;
     yard.await_deliveries("state=held", 20).await;
@@ -105,4 +104,25 @@ async fn what_was_held_goes_before_what_comes_later_and_at_its_rate() {
     assert_eq!(later, (20..30).collect::<Vec<_>>());
     yard.await_deliveries("state=delivered", 30).await;
     assert!(endpoint.arrived().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_those_that_were_held_is_tried_again_before_the_next_one_and_after_a_restart() {
+    let mut yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let made = yard.subscribe(&endpoint, json!({"catch_up": true})).await;
+    set_pace(&yard, &made, json!({"retry_after_seconds": [1, 1]})).await;
+    yard.client.post(&path(&made, "/pause"), &json!({})).await.expect(200);
+    publish(&yard, (0..5).map(|number| ("a", number))).await;
+    yard.await_deliveries("state=held", 5).await;
+    endpoint.reply([(500, vec![]), (200, vec![]), (503, vec![])]);
+    yard.client.post(&path(&made, "/resume"), &json!({})).await.expect(200);
+    let mut arrived = async || endpoint.next().await.json()["data"]["number"].as_u64().unwrap();
+    assert_eq!([arrived().await, arrived().await, arrived().await], [0, 0, 1]);
+    yard.await_deliveries("state=retrying", 1).await;
+    yard.restart().await;
+    publish(&yard, [("a", 5)].into_iter()).await;
+    for number in 1..=5 {
+        assert_eq!(arrived().await, number);
+    }
 }

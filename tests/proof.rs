@@ -12,7 +12,8 @@ use crate::harness::{Endpoint, Yard};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_is_asked_for_and_its_rate_is_kept() {
-    let yard = Yard::start_with(|it| it.webhook_origin = Some("router.example.com".into())).await;
+    let mut yard =
+        Yard::start_with(|it| it.webhook_origin = Some("router.example.com".into())).await;
     let mut endpoint = Endpoint::start().await;
     let body = json!({
         "name": "asked",
@@ -43,13 +44,21 @@ async fn a_handshake_is_asked_for_and_its_rate_is_kept() {
         yard.publish("t", json!(number)).await;
     }
     for _ in 0..4 {
-        endpoint.next().await;
+        // Each delivery names what was agreed upon.
+        let receipt = endpoint.next().await;
+        assert_eq!(receipt.header("webhook-request-origin"), "router.example.com");
     }
     // 300 a minute are one each 200 ms.
     assert!(since.elapsed().as_millis() >= 600, "{:?}", since.elapsed());
 
-    // It is asked again when it is to be active again.
+    // So does a test, after the router has started again with another name.
+    yard.change_settings(|it| it.webhook_origin = Some("other.example.com".into())).await;
     let path = format!("/v1/subscriptions/{}", made["id"].as_str().unwrap());
+    yard.client.post(&format!("{path}/test"), &json!({})).await.expect(200);
+    assert_eq!(endpoint.next().await.header("webhook-request-origin"), "router.example.com");
+    yard.change_settings(|it| it.webhook_origin = Some("router.example.com".into())).await;
+
+    // It is asked again when it is to be active again.
     yard.client.post(&format!("{path}/pause"), &json!({})).await.expect(200);
     endpoint.consents(Consent::None);
     yard.client.post(&format!("{path}/resume"), &json!({})).await.expect(400);

@@ -213,6 +213,32 @@ async fn copernica_delivers_a_signed_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copernica_delivers_interests_as_a_list_or_as_a_map() {
+    use hookyard::formats::InterestShape::{List, Map};
+
+    let mut yard = Yard::start().await;
+    let mut endpoint = Endpoint::start().await;
+    let body = json!({"handler": endpoint.url("/hook"), "trigger": "create"});
+    yard.client.post("/copernica/v4/webhooks", &body).await.expect(201);
+    for (shape, sent, delivered) in [
+        (List, json!(["blue"]), json!(["blue"])),
+        (List, json!({"blue": 1, "red": 0, "a b": true}), json!(["a b", "blue"])),
+        (Map, json!(["blue"]), json!({"blue": "1"})),
+        (Map, json!({"blue": 1, "red": 0}), json!({"blue": "1", "red": "0"})),
+    ] {
+        yard.change_settings(|it| it.copernica_interests = Some(shape)).await;
+        let id = uuid::Uuid::now_v7().to_string();
+        let mut event = sample("copernica/samples/create", &id, json!({}));
+        event["data"]["interests"] = sent;
+        yard.client.publish(&event).await.expect(202);
+        assert_eq!(parse_str(&endpoint.next().await.body)["interests"], delivered);
+    }
+    let mut wrong = sample("copernica/samples/create", "wrong", json!({}));
+    wrong["data"]["interests"] = json!({"blue": "yes"});
+    assert_eq!(yard.client.publish(&wrong).await.fields(), ["/data/interests/blue"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copernica_attempts_are_signed_anew() {
     let yard = Yard::start().await;
     let mut endpoint = Endpoint::start().await;

@@ -123,11 +123,41 @@ async fn a_plugin_that_misbehaves_when_it_is_tried_is_refused() {
     assert!(list["plugins"].as_array().unwrap().iter().all(|it| it["name"] != "x"));
 }
 
+/// They say nothing of what a module does (WebAssembly core specification, section 2.5.13).
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_sections_that_are_broken_or_unknown_change_nothing() {
+    let yard = Yard::start().await;
+    let accepts = filter_module(ACCEPT, "");
+    for (name, data) in [
+        ("name", &b"\x09\x05abc"[..]),
+        ("name", b"\x2a\x03abc"),
+        ("name", b"\x01\x03\x01\x63\xff"),
+        ("producers", b"\x7f"),
+        (".debug_info", &[0; 100_000]),
+    ] {
+        let file = [&accepts[..], &custom_section(name, data)].concat();
+        yard.upload("custom", file).await;
+    }
+}
+
+fn custom_section(name: &str, data: &[u8]) -> Vec<u8> {
+    let content = [&[name.len() as u8][..], name.as_bytes(), data].concat();
+    // A length in LEB128 with as many bytes as any may have.
+    let length =
+        (0..5).map(|it| (content.len() >> (7 * it) & 0x7f) as u8 | if it < 4 { 0x80 } else { 0 });
+    [vec![0], length.collect(), content].concat()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_has_a_maximum() {
     let yard = Yard::start().await;
     let answer = yard.client.upload("x", vec![0; (4 << 20) + 1]).await;
+    assert!(answer.text.contains("strip"), "{}", answer.text);
     assert_eq!(answer.expect(413)["code"], "too-large");
+    let headers = [("content-type", "Application/WASM; x=y")];
+    let path = "/v1/plugins/case/versions";
+    let file = filter_module(ACCEPT, "");
+    yard.client.call(reqwest::Method::POST, path, &headers, file).await.expect(201);
     // A hundred megabytes are not read to be refused; the connection may break off instead.
     let headers = [("content-type", "application/wasm")];
     let path = "/v1/plugins/x/versions";

@@ -230,7 +230,7 @@ impl Egress {
     ///
     /// Endpoints may not have it.
     pub fn check_port(&self, port: u16) -> Result<(), Denied> {
-        if self.ports.iter().any(|it| it.has(port)) {
+        if port != 0 && self.ports.iter().any(|it| it.has(port)) {
             return Ok(());
         }
         let allowed: Vec<_> = self.ports.iter().map(ToString::to_string).collect();

@@ -278,6 +278,7 @@ mod tests {
             steps: vec![],
             rendering_hash: Digest::of(b""),
             rendering: Arc::new(rendering),
+            agreed_origin: None,
             rate_per_minute: None,
             pace: Pace::default(),
             secrets: vec![],

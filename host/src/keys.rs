@@ -59,7 +59,7 @@ impl SigningKey {
 
     /// The TXT record with the public half (RFC 6376, section 3.6.1).
     pub fn record(&self) -> String {
-        format!("v=DKIM1; k=rsa; p={}", BASE64_STANDARD.encode(&self.public))
+        format!("v=DKIM1;k=rsa;p={}", BASE64_STANDARD.encode(&self.public))
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
         let kept = SigningKey::make();
         let open = || SigningKey::open("hy202611".to_owned(), &kept).unwrap();
         assert_eq!(open().sign(b"message"), open().sign(b"message"));
-        assert!(open().record().starts_with("v=DKIM1; k=rsa; p=MII"), "{}", open().record());
+        assert!(open().record().starts_with("v=DKIM1;k=rsa;p=MII"), "{}", open().record());
         assert!(SigningKey::open("hy202611".to_owned(), &kept[1..]).is_err());
     }
 }

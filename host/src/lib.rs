@@ -14,7 +14,8 @@
 //! - `trial`: what plugins would do
 //! - `render`: an event and a rendering make bodies; `formats`: one file a provider's format
 //! - `wasm`: runs plugins; `index`: which subscriptions want an event; `schemas`: JSON Schemas
-//! - `send`: one HTTP attempt; `egress`: which addresses and ports are reached; `dns`: names of endpoints
+//! - `send`: one HTTP attempt; `endpoint`: how URLs are written; `egress`: which addresses and ports are reached;
+//!   `dns`: names of endpoints
 //! - `patience`: deadlines for what others have to do; `descriptors`: how those of the process are shared
 //! - `sign`: signatures; `keys`: the router's own keys
 //! - `publication`: an event as it is sent to us
@@ -33,6 +34,7 @@ pub mod descriptors;
 pub mod dispatch;
 pub mod dns;
 pub mod egress;
+pub mod endpoint;
 pub mod event;
 pub mod fair;
 mod fault;

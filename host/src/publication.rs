@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::event::{
-    Attributes, AttributesSize, Content, Data, Violation, is_json_type, is_standard,
+    AttributeValue, Attributes, AttributesSize, Content, Data, Kind, Violation, is_json_type,
+    is_standard, kind_of_bytes,
 };
 use crate::formats::Refusal;
 use crate::json::Json;
@@ -18,7 +19,7 @@ const ALTERNATE_IDS_MAX: usize = 100;
 
 /// What a publisher sent, before anything of it is checked.
 pub struct Sent {
-    pub attributes: Vec<(String, String)>,
+    pub attributes: Vec<(String, AttributeValue)>,
     pub data: SentData,
 }
 
@@ -27,8 +28,10 @@ pub enum SentData {
     None,
     /// The member `data` of the JSON format.
     Json(Json),
-    /// Bytes that are what their media type says.
-    Bytes(Bytes),
+    /// The member `data_base64` of the JSON format, decoded.
+    Base64(Bytes),
+    /// The body of the binary mode.
+    Body(Bytes),
 }
 
 /// Reads an event in the CloudEvents JSON format 1.0.2, sections 2 and 3.
@@ -37,7 +40,7 @@ pub enum SentData {
 ///
 /// It is not JSON, or not an event.
 pub fn structured(body: Bytes) -> Result<Sent, Refusal> {
-    let json = Json::parse(body)
+    let json = Json::parse_event(body)
         .map_err(|err| Refusal::Malformed(format!("the event is not JSON: {err}")))?;
     let Some(members) = json.members() else {
         return Err(Refusal::Malformed("the event must be a JSON object".to_owned()));
@@ -65,12 +68,12 @@ pub fn structured(body: Bytes) -> Result<Sent, Refusal> {
                 has_data = true;
                 let text: Option<String> = value.read();
                 match text.and_then(|text| BASE64_STANDARD.decode(text).ok()) {
-                    Some(bytes) => sent.data = SentData::Bytes(bytes.into()),
+                    Some(bytes) => sent.data = SentData::Base64(bytes.into()),
                     None => violations.push(Violation::new("data_base64", "must be base64")),
                 }
             }
-            _ => match attribute_text(&name, &value) {
-                Ok(text) => sent.attributes.push((name.into_owned(), text)),
+            _ => match attribute(&name, &value) {
+                Ok(it) => sent.attributes.push((name.into_owned(), it)),
                 Err(detail) => violations.push(Violation::new(name, detail)),
             },
         }
@@ -82,18 +85,19 @@ pub fn structured(body: Bytes) -> Result<Sent, Refusal> {
     }
 }
 
-/// The canonical string of an attribute (CloudEvents 1.0.2, "Type System").
-fn attribute_text(name: &str, value: &Json) -> Result<String, &'static str> {
+/// An attribute in the JSON format 1.0.2, section 2.2: an integer and a boolean are what they are.
+fn attribute(name: &str, value: &Json) -> Result<AttributeValue, String> {
+    if let Some(escape) = value.lone_surrogate() {
+        return Err(format!("has `{escape}`, which is half of a character"));
+    }
     match value.read().unwrap_or(Value::Null) {
-        Value::String(text) => Ok(text),
-        _ if is_standard(name) || name == "specversion" => Err("must be a string"),
-        Value::Bool(it) => Ok(it.to_string()),
-        Value::Number(it) if it.as_i64().is_some_and(|it| i32::try_from(it).is_ok()) => {
-            Ok(it.to_string())
-        }
-        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            Err("must be a string, a boolean or a 32-bit integer")
-        }
+        Value::String(text) => Ok(text.into()),
+        _ if is_standard(name) || name == "specversion" => Err("must be a string".to_owned()),
+        Value::Bool(it) => Ok(it.into()),
+        it => match it.as_i64().and_then(|it| i32::try_from(it).ok()) {
+            Some(it) => Ok(it.into()),
+            None => Err("must be a string, a boolean or a 32-bit integer".to_owned()),
+        },
     }
 }
 
@@ -114,44 +118,42 @@ impl Sent {
     /// What is wrong with it, field by field.
     pub fn read(self) -> Result<Publication, Vec<Violation>> {
         let mut attributes = Attributes::new(self.attributes)?;
+        // Whose event it is may be known to whoever gets it.
+        let tenant = attributes.get("tenant").map(str::to_owned);
         let mut take = |name| attributes.unset(name).ok().flatten();
-        let (tenant, format, ids) = (take("tenant"), take("format"), take("alternateids"));
+        let (format, ids) = (take("format"), take("alternateids"));
         let alternate_ids = alternate_ids(ids.as_deref()).map_err(|it| vec![it])?;
         let data = data(&attributes, self.data).map_err(|it| vec![it])?;
         Ok(Publication { tenant, format, alternate_ids, content: Content { attributes, data } })
     }
 }
 
+/// What the data are, by the member that they came in and by their media type.
 fn data(attributes: &Attributes, sent: SentData) -> Result<Option<Data>, Violation> {
-    let is_json = attributes.is_json();
-    Ok(match sent {
-        SentData::None => None,
-        SentData::Json(json) if is_json => Some(Data::Json(json)),
+    let media_type = attributes.datacontenttype.as_deref();
+    let bytes = match sent {
+        SentData::None => return Ok(None),
+        // JSON is what the member `data` is where nothing else is said.
+        SentData::Json(json) if media_type.is_none_or(is_json_type) => {
+            return Ok(Some(Data::Json(json)));
+        }
         // Not JSON by its media type: then a JSON string is the text itself.
-        SentData::Json(json) => match json.read() {
-            Some(Value::String(text)) => Some(Data::Text(text.into())),
-            _ => Some(Data::Json(json)),
+        SentData::Json(json) => {
+            let text = if json.lone_surrogate().is_some() { None } else { json.read::<String>() };
+            return Ok(Some(text.map_or(Data::Json(json), |text| Data::Text(text.into()))));
+        }
+        SentData::Base64(ref bytes) | SentData::Body(ref bytes) => bytes.clone(),
+    };
+    Ok(Some(match kind_of_bytes(media_type, &bytes) {
+        Kind::Text => Data::Text(bytes),
+        Kind::Binary => Data::Binary(bytes),
+        Kind::Json => match Json::parse_data(bytes.clone()) {
+            Ok(json) => Data::Json(json),
+            // Whoever says so in base64 means the bytes.
+            Err(_) if matches!(sent, SentData::Base64(_)) => Data::Binary(bytes),
+            Err(err) => return Err(Violation::new("/data", format!("is not JSON: {err}"))),
         },
-        SentData::Bytes(bytes) if is_json => {
-            let json = Json::parse(bytes);
-            let json =
-                json.map_err(|err| Violation::new("/data", format!("is not JSON: {err}")))?;
-            Some(Data::Json(json))
-        }
-        SentData::Bytes(bytes) => {
-            let media_type = attributes.datacontenttype.as_deref().unwrap_or_default();
-            let is_text = is_text_type(media_type) && std::str::from_utf8(&bytes).is_ok();
-            Some(if is_text { Data::Text(bytes) } else { Data::Binary(bytes) })
-        }
-    })
-}
-
-fn is_text_type(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.starts_with("text/")
-        || essence.ends_with("/xml")
-        || essence.ends_with("+xml")
-        || is_json_type(media_type)
+    }))
 }
 
 /// The extension attribute `alternateids`: a JSON object of kinds and ids, as text.

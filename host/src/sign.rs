@@ -1,5 +1,7 @@
 //! Signatures of deliveries: Standard Webhooks 1.0.0, and what formats make theirs of.
 
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderName;
@@ -47,11 +49,17 @@ pub fn secret_text(secret: &[u8]) -> String {
     format!("whsec_{}", BASE64_STANDARD.encode(secret))
 }
 
+/// A secret that somebody gives, with or without the padding at its end.
+///
 /// # Errors
 ///
 /// The text is not `whsec_` and 24 to 64 bytes in base64.
 pub fn parse_secret(text: &str) -> Result<Vec<u8>, Violation> {
-    let bytes = BASE64_STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(text));
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    let bytes = LENIENT.decode(text.strip_prefix("whsec_").unwrap_or(text));
     bytes.ok().filter(|bytes| SECRET_BYTES.contains(&bytes.len())).ok_or_else(|| {
         Violation::new("/secret", "must be `whsec_` followed by 24 to 64 bytes in base64")
     })
@@ -143,7 +151,11 @@ mod tests {
 
     #[test]
     fn a_secret_is_24_to_64_bytes() {
-        assert_eq!(parse_secret(&secret_text(&[7; 24])), Ok(vec![7; 24]));
+        for length in 24..=64 {
+            let (key, text) = (vec![7; length], secret_text(&vec![7; length]));
+            assert_eq!(parse_secret(&text), Ok(key.clone()));
+            assert_eq!(parse_secret(text.trim_end_matches('=')), Ok(key));
+        }
         for wrong in ["", "whsec_", "whsec_!", &secret_text(&[7; 23]), &secret_text(&[7; 65])] {
             assert!(parse_secret(wrong).is_err(), "{wrong}");
         }

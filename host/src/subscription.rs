@@ -8,7 +8,8 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
-use crate::event::{Data, Event, Tenant, Violation};
+use crate::event::{Data, Event, TYPE_CHARS_MAX, Tenant, Violation};
+use crate::json::Json;
 use crate::plugin::{Digest, PluginRef};
 use crate::render::Rendering;
 
@@ -33,6 +34,8 @@ pub struct Subscription {
     /// What becomes of an event, with every plugin pinned.
     pub rendering: Arc<Rendering>,
     pub rendering_hash: Digest,
+    /// The origin that the endpoint agreed to get deliveries from; none where there was no handshake.
+    pub agreed_origin: Option<String>,
     /// How many deliveries a minute the endpoint agreed to; none where it did not say.
     pub rate_per_minute: Option<u32>,
     pub pace: Pace,
@@ -95,6 +98,11 @@ pub struct Order {
     pub wait_seconds: u32,
 }
 
+/// The key of deliveries that were held, where the subscriber has asked for no order: they go one after the other.
+pub const IN_TURN: i64 = i64::MIN;
+/// For how long one of these that fails holds up the others.
+pub const IN_TURN_WAIT_SECONDS: u32 = 3_600;
+
 fn an_hour() -> u32 {
     3_600
 }
@@ -124,7 +132,7 @@ impl OrderKey {
                 }
             }
         };
-        digest.0.first_chunk().copied().map(i64::from_be_bytes)
+        digest.0.first_chunk().copied().map(|it| i64::from_be_bytes(it).max(IN_TURN + 1))
     }
 }
 
@@ -181,8 +189,8 @@ impl TryFrom<String> for TypePattern {
 
     fn try_from(text: String) -> Result<TypePattern, Violation> {
         let wrong = |detail: &str| Err(Violation::new("type", detail));
-        if text.is_empty() || text.len() > 256 {
-            return wrong("must be an event type, or a pattern of 1 to 256 characters");
+        if text.is_empty() || text.chars().count() > TYPE_CHARS_MAX {
+            return wrong("must be an event type, or a pattern of 1 to 1,024 characters");
         }
         if text.split('.').any(|segment| segment.contains('*') && segment != "*") {
             return wrong("may have `*` only as a whole segment, as in `order.*` or `*.created`");
@@ -196,12 +204,9 @@ impl TryFrom<String> for TypePattern {
 #[serde(deny_unknown_fields)]
 pub struct StepRef {
     pub plugin: PluginRef,
-    #[serde(default = "empty_object")]
-    pub config: Value,
-}
-
-fn empty_object() -> Value {
-    Value::Object(serde_json::Map::new())
+    /// As it was written: what the plugin takes is what the subscriber asked for.
+    #[serde(default = "Json::empty_object")]
+    pub config: Json,
 }
 
 /// What deliveries are signed with. Never shown by `Debug`.
@@ -303,6 +308,7 @@ mod tests {
             ("*.created.*", Some(false)),
             ("order.p*", None),
             ("**", None),
+            ("order..paid.", Some(true)),
             ("", None),
         ] {
             let pattern = TypePattern::try_from(text.to_owned()).ok();

@@ -89,6 +89,7 @@ pub(crate) fn subscription(id: u128, pattern: &str) -> Arc<Subscription> {
         steps: vec![],
         rendering_hash: rendering.hash(),
         rendering: Arc::new(rendering),
+        agreed_origin: None,
         rate_per_minute: None,
         pace: Pace::default(),
         secrets: vec![SigningSecret { key: vec![7; 32], valid_until_ms: None }],

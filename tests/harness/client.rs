@@ -154,8 +154,11 @@ impl Client {
                     return found;
                 }
                 let late = Instant::now() > until;
-                let there = found.len();
-                assert!(!late, "{count} of `{query}` are wanted at {caller}, there are {there}");
+                let (there, one) = (found.len(), found.first());
+                assert!(
+                    !late,
+                    "{count} of `{query}` are wanted at {caller}, there are {there}: {one:#?}",
+                );
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }

@@ -12,7 +12,7 @@ mod output; // bodies that would be very large
 mod pause; // a process that is stopped for a while
 mod quiet; // the neighbour of all of them
 mod quotas; // how much a tenant may have
-mod raw; // one connection to the API, byte by byte
+pub(crate) mod raw; // one connection to the API, byte by byte
 mod rows; // rows of the store that a disk has damaged
 mod runs; // what runs of plugins take, all of it
 mod shares; // what is kept for each tenant
@@ -23,7 +23,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 /// The body of a request; none where the connection has ended.
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut text = String::new();
     loop {
         if let Some((head, body)) = text.split_once("\r\n\r\n") {

@@ -14,6 +14,7 @@ use crate::clock;
 use crate::event::{Tenant, Violation};
 use crate::formats::Refusal;
 use crate::secret;
+use crate::sign::hex;
 use crate::store::Token;
 
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
@@ -44,18 +45,31 @@ pub fn new_token(
     days: Option<u32>,
 ) -> (Token, String) {
     let text = format!("hky_{}", BASE64_URL_SAFE_NO_PAD.encode(secret::random::<32>()));
+    (token(&text, tenant, scopes, days), text)
+}
+
+/// The same, as 64 hexadecimal digits: there are clients that take nothing else for a key.
+pub fn new_hex_token(
+    tenant: Option<Tenant>,
+    scopes: Vec<String>,
+    days: Option<u32>,
+) -> (Token, String) {
+    let text = hex(&secret::random::<32>());
+    (token(&text, tenant, scopes, days), text)
+}
+
+fn token(text: &str, tenant: Option<Tenant>, scopes: Vec<String>, days: Option<u32>) -> Token {
     let now_ms = clock::now_ms();
-    let token = Token {
+    Token {
         id: Uuid::now_v7(),
-        hash: hash_token(&text),
+        hash: hash_token(text),
         tenant,
         scopes,
         created_at_ms: now_ms,
         expires_at_ms: days.map(|days| now_ms + i64::from(days) * DAY_MS),
         revoked_at_ms: None,
         parent: None,
-    };
-    (token, text)
+    }
 }
 
 impl Tokens {

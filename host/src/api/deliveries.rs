@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use super::auth::Caller;
 use super::page::Page;
 use super::plugin_logs::line;
 use super::problem::Problem;
-use super::{Api, PAGE_MAX, answer, built, page_size, parameter, path_id, tenant};
+use super::{Api, PAGE_MAX, answer, built, check_names, page_size, parameter, path_id, tenant};
 use crate::clock;
 use crate::delivery::{Attempt, Delivery, DeliveryState};
 use crate::event::{Tenant, Violation};
@@ -25,6 +26,22 @@ use crate::trial::Reproduction;
 const PART: usize = 200;
 /// How many steps of counts are answered at most: those of a day.
 const STEPS_MAX: i64 = 1_440;
+/// The parameters of a search.
+const SEARCHED_BY: [&str; 13] = [
+    "tenant",
+    "subscription",
+    "endpoint",
+    "event",
+    "type",
+    "subject",
+    "state",
+    "reason",
+    "status",
+    "from",
+    "to",
+    "before",
+    "limit",
+];
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 
@@ -85,6 +102,7 @@ pub(super) async fn list(
 
 /// What the parameters of a query look for.
 pub(super) fn search(query: &HashMap<String, String>) -> Result<DeliveryQuery, Problem> {
+    check_names(query, &SEARCHED_BY)?;
     let subscription = parameter(query, "subscription", "the id of a subscription")?;
     Ok(DeliveryQuery {
         subscriptions: subscription.map(|id| vec![id]),
@@ -119,7 +137,14 @@ fn place(query: &HashMap<String, String>) -> Result<Option<Place>, Problem> {
 fn time(query: &HashMap<String, String>, name: &str) -> Result<Option<i64>, Problem> {
     let Some(text) = query.get(name) else { return Ok(None) };
     let ms = clock::parse_rfc3339(text);
-    ms.map(Some).ok_or_else(|| wrong(name, "must be a time such as `2026-01-31T12:00:00Z`"))
+    ms.map(Some).ok_or_else(|| {
+        // In a query, a bare `+` is a space.
+        let hint = match clock::parse_rfc3339(&text.replace(' ', "+")) {
+            Some(_) => "; in a query, `+` is written as `%2B`",
+            None => "",
+        };
+        wrong(name, format!("must be a time such as `2026-01-31T12:00:00Z`{hint}"))
+    })
 }
 
 fn wrong(name: &str, rule: impl Into<String>) -> Problem {
@@ -214,6 +239,7 @@ pub(super) async fn counts(
     Query(query): Query<HashMap<String, String>>,
 ) -> Result<Response, Problem> {
     caller.require("deliveries:read")?;
+    check_names(&query, &["tenant", "subscription", "from", "to", "step_minutes"])?;
     let tenant = tenant(&api, &caller, &query).await?;
     let to_ms = time(&query, "to")?.unwrap_or_else(|| clock::now_ms() + MINUTE_MS);
     let from_ms = time(&query, "from")?.unwrap_or(to_ms - HOUR_MS);
@@ -279,6 +305,14 @@ pub(super) async fn read(
     Ok(built(&api, &caller, shown).await?)
 }
 
+#[derive(Serialize)]
+struct Reproducible {
+    #[serde(flatten)]
+    reproduction: Reproduction,
+    /// Where to get the files of the plugins.
+    plugins: Vec<Value>,
+}
+
 /// `POST /v1/deliveries/{id}/reproduce`: everything that the body was made of. With the files of the
 /// plugins, which are to be had at `href`, it can be made anywhere.
 pub(super) async fn reproduce(
@@ -308,10 +342,9 @@ pub(super) async fn reproduce(
             name.as_ref().map(|it| format!("/v1/plugins/{it}/versions/{}/file", step.plugin));
         plugins.push(json!({"digest": step.plugin, "name": name, "href": href}));
     }
-    let shown = move || {
-        let mut body = json!(Reproduction::new(&delivery, &event, rendering));
-        body["plugins"] = json!(plugins);
-        body
+    let shown = move || Reproducible {
+        reproduction: Reproduction::new(&delivery, &event, rendering),
+        plugins,
     };
     Ok(built(&api, &caller, shown).await?)
 }

@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -17,11 +17,12 @@ use super::auth::Caller;
 use super::exchange::{Exchange, Incoming};
 use super::problem::Problem;
 use super::view::EventText;
-use super::{Api, answer, json_response, path_id, tenant, work, work_if_large};
+use super::{Api, answer, binary_mode, json_response, path_id, tenant, work, work_if_large};
 use crate::app::App;
 use crate::clock;
-use crate::event::{Content, OPERATIONAL_PREFIX, Tenant, Violation};
+use crate::event::{AttributeValue, Content, OPERATIONAL_PREFIX, Tenant, Violation, essence};
 use crate::formats::{Format, Formats, Refusal};
+use crate::json::without_mark;
 use crate::publication::{Publication, Sent, SentData, structured};
 use crate::store::{Accepted, NewEvent};
 
@@ -39,7 +40,7 @@ enum Mode {
     Structured,
     Batch,
     /// The attributes are headers.
-    Binary(Vec<(String, String)>),
+    Binary(Vec<(String, AttributeValue)>),
 }
 
 /// `POST /v1/events`
@@ -59,7 +60,7 @@ pub(super) async fn publish(
     }
     let read = move || match mode {
         Mode::Binary(attributes) => {
-            let data = if body.is_empty() { SentData::None } else { SentData::Bytes(body) };
+            let data = if body.is_empty() { SentData::None } else { SentData::Body(body) };
             checked(&app, Sent { attributes, data })
         }
         Mode::Structured | Mode::Batch => checked(&app, structured(body).map_err(refused)?),
@@ -72,14 +73,14 @@ pub(super) async fn publish(
 }
 
 fn mode(headers: &HeaderMap) -> Result<Mode, Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
-    let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(BATCH) {
+    let media_type = binary_mode::media_type(headers).map_err(|it| invalid(vec![it]))?;
+    let named = media_type.map(essence).unwrap_or_default();
+    if named == BATCH {
         Ok(Mode::Batch)
-    } else if essence.eq_ignore_ascii_case(STRUCTURED) {
+    } else if named == STRUCTURED {
         Ok(Mode::Structured)
     } else if headers.contains_key("ce-specversion") {
-        binary(headers, media_type).map(Mode::Binary)
+        binary_mode::attributes(headers, media_type).map(Mode::Binary).map_err(invalid)
     } else {
         Err(Refusal::WrongMediaType(MEDIA_TYPES).into())
     }
@@ -101,6 +102,7 @@ struct InBatch {
 
 /// The events of a batch, each checked by itself.
 fn batch(app: &App, body: &Bytes) -> Result<Vec<Result<Checked, Problem>>, Problem> {
+    let body = &without_mark(body);
     let items: Vec<&RawValue> = serde_json::from_slice(body)
         .map_err(|err| Refusal::Malformed(format!("the body is not a JSON array: {err}")))?;
     let events_max = app.settings.batch_events_max;
@@ -153,45 +155,6 @@ async fn accept_batch(
     Ok(answer(status, &BatchAnswer { accepted: accepted.collect(), rejected }))
 }
 
-/// CloudEvents HTTP binding 1.0.2, section 3.1: attributes are headers, the body is the data.
-fn binary(headers: &HeaderMap, media_type: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
-    let mut attributes = Vec::new();
-    let mut violations = Vec::new();
-    for (name, value) in headers {
-        let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
-        match value.to_str().ok().and_then(percent_decoded) {
-            Some(text) => attributes.push((name.to_owned(), text)),
-            None => {
-                let detail = "must be visible ASCII, with everything else percent-encoded as UTF-8";
-                violations.push(Violation::new(name, detail));
-            }
-        }
-    }
-    attributes.extend(media_type.map(|it| ("datacontenttype".to_owned(), it.to_owned())));
-    if violations.is_empty() { Ok(attributes) } else { Err(invalid(violations)) }
-}
-
-/// Section 3.1.3.2: a value in double quotes is what is between them, and `%XX` is a byte of UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
-    let text = text.strip_prefix('"').and_then(|it| it.strip_suffix('"')).unwrap_or(text);
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = (*first == b'%').then(|| std::str::from_utf8(after.get(..2)?).ok()).flatten();
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 fn refused(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::Invalid(violations) => invalid(violations),
@@ -225,6 +188,7 @@ fn checked(app: &App, sent: Sent) -> Result<Checked, Problem> {
     }
     if let Some(catalogue) = format.catalogue() {
         *event_type = catalogue.canonical(event_type).to_owned();
+        catalogue.complete(&mut content).map_err(|it| invalid(vec![it]))?;
         catalogue.check(&content).map_err(invalid)?;
     }
     let profile = format.profile(&content);
@@ -288,23 +252,4 @@ pub(super) async fn read(
     let event = event.ok_or_else(|| Problem::not_found("event"))?;
     exchange.hold_answer(event.content.data_bytes())?;
     Ok(json_response(StatusCode::OK, EventText::new(event).into_body()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn header_values_are_percent_decoded() {
-        for (text, decoded) in [
-            ("plain", Some("plain")),
-            ("Euro%20%E2%82%AC%20%F0%9F%98%80", Some("Euro € 😀")),
-            ("\"quoted\"", Some("quoted")),
-            ("100%", Some("100%")),
-            ("%zz", Some("%zz")),
-            ("%ff", None),
-        ] {
-            assert_eq!(percent_decoded(text).as_deref(), decoded, "{text}");
-        }
-    }
 }

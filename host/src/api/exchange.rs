@@ -8,7 +8,7 @@ use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 
 use super::Api;
@@ -54,6 +54,8 @@ struct Call {
     body: Option<HeldBytes>,
     answer: Option<Hold<Owner>>,
     stream: Option<Stream>,
+    /// The body was refused for its coding.
+    is_encoded: bool,
 }
 
 impl Exchange {
@@ -140,8 +142,14 @@ impl Exchange {
 
     /// The answer, and what it holds until it is sent. What has been done is told in any case; what was only
     /// read can be read again.
-    pub(super) fn answer(&self, response: Response) -> (Response, Option<Held>) {
+    pub(super) fn answer(&self, mut response: Response) -> (Response, Option<Held>) {
         let call = std::mem::take(&mut *lock(&self.call));
+        if call.is_encoded {
+            // RFC 9110, section 15.5.16, also where an API has its own errors in answers of status 200.
+            *response.status_mut() = Refusal::Encoded.status();
+            let none = HeaderValue::from_static("identity");
+            response.headers_mut().insert(header::ACCEPT_ENCODING, none);
+        }
         let Some(owner) = call.owner else { return (response, None) };
         // The body has been dealt with: its memory becomes that of the answer.
         let mut bytes = call.answer.or(match call.body {
@@ -175,6 +183,7 @@ pub(crate) struct Incoming {
     pub(super) headers: HeaderMap,
     pub(super) exchange: Arc<Exchange>,
     body: Body,
+    is_encoded: bool,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Incoming {
@@ -182,7 +191,8 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
 
     async fn from_request(request: Request, _: &S) -> Result<Incoming, Self::Rejection> {
         let (Parts { headers, extensions, .. }, body) = request.into_parts();
-        Ok(Incoming { headers, exchange: Exchange::of(&extensions), body })
+        let is_encoded = is_encoded(&headers);
+        Ok(Incoming { headers, exchange: Exchange::of(&extensions), body, is_encoded })
     }
 }
 
@@ -191,12 +201,16 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// It is too large, comes too slowly or ends before its time, or there is no memory for it. The rest is
+    /// It is coded, too large, comes too slowly or ends before its time, or there is no memory for it. The rest is
     /// not read here: the connection sees to it that the client gets the answer.
     pub(super) async fn read(&mut self, bytes_max: usize) -> Result<Bytes, Refusal> {
         let too_large = || Refusal::TooLarge { bytes_max };
         let announced = self.body.size_hint().exact().map(usize::try_from);
         let announced = announced.map(|it| it.unwrap_or(usize::MAX));
+        if self.is_encoded && announced != Some(0) {
+            lock(&self.exchange.call).is_encoded = true;
+            return Err(Refusal::Encoded);
+        }
         if announced.is_some_and(|bytes: usize| bytes > bytes_max) {
             return Err(too_large());
         }
@@ -236,6 +250,13 @@ impl Incoming {
     pub(super) fn hold(&self, bytes: usize) -> Result<(), Refusal> {
         self.exchange.hold_body(bytes)
     }
+}
+
+/// Whether a body is something else than its media type says until it is decoded (RFC 9110, section 8.4).
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let all = headers.get_all(header::CONTENT_ENCODING).iter();
+    all.flat_map(|it| it.as_bytes().split(|byte| *byte == b','))
+        .any(|it| !it.trim_ascii().is_empty() && !it.trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Why a body could not be read.

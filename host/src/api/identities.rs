@@ -32,7 +32,8 @@ pub(super) async fn put(
     let tenant = tenant(&api, &caller, &query).await?;
     let bytes_max = api.app.settings.body_bytes_max.min(BODY_BYTES_MAX);
     let bytes = incoming.read(bytes_max).await?;
-    let detail = "the body must be a JSON object of texts, such as {\"LoyaltyNumber\": \"L-7\"}";
+    let detail = "the body must be a JSON object of texts, such as {\"LoyaltyNumber\": \"L-7\"}: a \
+                  profile has one id of a kind, which is the one that deliveries show";
     let wrong = |why: String| {
         Problem::invalid(detail, vec![Violation::new("", format!("is wrong: {why}"))])
     };

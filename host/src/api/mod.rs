@@ -2,6 +2,7 @@
 //! room that knows axum.
 
 mod auth;
+mod binary_mode;
 mod budget;
 mod capacity;
 mod deliveries;
@@ -20,9 +21,11 @@ mod problem;
 mod providers;
 pub mod receiver;
 mod replays;
+mod shown;
 mod subscriptions;
 mod test_event;
 mod trials;
+mod tried;
 mod upload;
 mod usage;
 mod view;
@@ -53,7 +56,7 @@ use capacity::{Capacity, Work};
 use exchange::{Exchange, Incoming};
 use problem::Problem;
 
-pub use auth::{hash_token, new_token};
+pub use auth::{hash_token, new_hex_token, new_token};
 
 /// How many things a list answers at once, and at most.
 const PAGE: usize = 50;
@@ -155,7 +158,7 @@ fn router(api: &Arc<Api>) -> Router {
         .route("/v1/replays/{id}/cancel", post(replays::cancel))
         .merge(plugin_routes());
     let own = own
-        .fallback(async || Problem::not_found("path"))
+        .fallback(providers::unknown_path)
         .method_not_allowed_fallback(async || {
             let detail = "the method is not allowed here; see the header `Allow`";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
@@ -334,6 +337,19 @@ async fn tenant(
     query: &HashMap<String, String>,
 ) -> Result<Tenant, Problem> {
     caller.tenant(&api.app, query.get("tenant").map(String::as_str)).await
+}
+
+/// Refuses parameters that a route does not have: one with a typing mistake would narrow nothing.
+fn check_names(query: &HashMap<String, String>, names: &[&str]) -> Result<(), Problem> {
+    let unknown = query.keys().filter(|it| !names.contains(&it.as_str()));
+    let violations = Violation::first(unknown.map(|it| {
+        let detail = format!("is not a parameter; these are: {}", names.join(", "));
+        Violation::new(it.as_str(), detail)
+    }));
+    match violations.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::invalid("a parameter of the query is unknown", violations)),
+    }
 }
 
 /// A parameter of the query, read as a `T`.

@@ -15,7 +15,9 @@ use url::form_urlencoded;
 use super::exchange::Incoming;
 use super::{Api, answer, hash_token, new_token};
 use crate::clock;
+use crate::event::essence;
 use crate::formats::{Login, Refusal};
+use crate::json::without_mark;
 use crate::store::{StoreError, Token};
 
 /// How large the body of a caller is who only wants to log in.
@@ -90,7 +92,9 @@ pub(super) fn mount(mut router: Router<Arc<Api>>, api: &Arc<Api>) -> Router<Arc<
                                       incoming: Incoming| {
                 respond(&api, what, &method, incoming).await
             };
-            router = std::mem::take(&mut router).route(&format!("/{name}{path}"), any(handler));
+            router = std::mem::take(&mut router)
+                .route(&format!("/{name}{path}"), any(handler))
+                .route(&format!("/{name}{path}/"), any(handler));
         };
         match login {
             Login::OAuth { token, revoke, expires_s, refresh } => {
@@ -143,21 +147,21 @@ impl Form {
         let invalid = |description| bad_request("invalid_request", description);
         incoming.exchange.check_host().map_err(|_| invalid("`Host` must be there once"))?;
         let media_type = incoming.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
-        let essence = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        if media_type.is_none_or(|it| essence(it) != "application/x-www-form-urlencoded") {
             let wanted = "the body must be `application/x-www-form-urlencoded`";
             return Err(bad_request("invalid_request", wanted));
         }
         let bytes_max = api.app.settings.body_bytes_max.min(BODY_BYTES_MAX);
         let body = incoming.read(bytes_max).await.map_err(|refusal| match refusal {
             Refusal::TooLarge { .. } => invalid("the body is larger than 16384 bytes"),
+            Refusal::Encoded => invalid("the body must be without `Content-Encoding`"),
             Refusal::TooSlow => {
                 Refused { status: refusal.status(), ..invalid("the body came too slowly") }
             }
             Refusal::Unavailable(_) => UNAVAILABLE,
             _ => invalid("the body cannot be read"),
         })?;
-        let form = Form(form_urlencoded::parse(&body).into_owned().collect());
+        let form = Form(form_urlencoded::parse(&without_mark(&body)).into_owned().collect());
         let names: BTreeSet<_> = form.0.iter().map(|(name, _)| name).collect();
         // RFC 6749, section 3.2.
         if names.len() < form.0.len() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// About how long a list is at most. The first thing of a list is in it however long it is.
@@ -18,16 +19,19 @@ pub(super) struct Page {
 
 impl Page {
     /// As many of the first things as there is room for, under a name.
-    pub(super) fn of<T>(name: &str, all: &[T], show: impl Fn(&T) -> Value) -> Page {
+    pub(super) fn of<'a, T, S: Serialize>(
+        name: &str,
+        all: &'a [T],
+        show: impl Fn(&'a T) -> S,
+    ) -> Page {
         let text = format!("{{\"{name}\":[").into_bytes();
         let mut page = Page { start: text.len(), text, count: 0 };
-        let fits = |it: &&T| page.add(&show(it));
-        let _ = all.iter().take_while(fits).count();
+        let _ = all.iter().take_while(|it| page.add(&show(it))).count();
         page
     }
 
     /// Adds a thing. Answers whether there was room for it.
-    fn add(&mut self, it: &Value) -> bool {
+    fn add(&mut self, it: &impl Serialize) -> bool {
         let end = self.text.len();
         if self.count > 0 {
             self.text.push(b',');

@@ -12,7 +12,7 @@ use super::auth::Caller;
 use super::page::Page;
 use super::plugins::{budget, name};
 use super::problem::Problem;
-use super::{Api, built, built_text, page_size, parameter, tenant};
+use super::{Api, built, built_text, check_names, page_size, parameter, tenant};
 use crate::clock;
 use crate::event::{Tenant, Violation};
 use crate::plugin::{Digest, LogLevel};
@@ -42,6 +42,8 @@ pub(super) async fn logs(
     Query(query): Parameters,
 ) -> Result<Response, Problem> {
     caller.require("plugins:read")?;
+    let names = ["tenant", "event", "subscription", "level", "after", "before", "limit"];
+    check_names(&query, &names)?;
     let (tenant, plugins) = versions(&api, &caller, plugin, &query).await?;
     let search = LogQuery {
         plugins,
@@ -72,6 +74,7 @@ pub(super) async fn usage(
     Query(query): Parameters,
 ) -> Result<Response, Problem> {
     caller.require("plugins:read")?;
+    check_names(&query, &["tenant"])?;
     let (tenant, plugins) = versions(&api, &caller, plugin, &query).await?;
     let usage = api.app.health.usage(&tenant, &plugins);
     let budget = budget(&api.app);

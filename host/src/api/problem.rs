@@ -115,9 +115,12 @@ impl From<Refusal> for Problem {
                 ("bad-token", Some((header::WWW_AUTHENTICATE, challenge)))
             }
             Refusal::MissingScope(_) => ("missing-scope", None),
-            Refusal::OtherAccount | Refusal::NotFound => ("not-found", None),
+            Refusal::NoAccount => ("no-account", None),
+            Refusal::Forbidden(_) => ("forbidden", None),
+            Refusal::OtherAccount | Refusal::NotFound | Refusal::UnknownPath => ("not-found", None),
             Refusal::WrongMethod(allowed) => ("wrong-method", Some((header::ALLOW, *allowed))),
             Refusal::WrongMediaType(_) => ("wrong-media-type", None),
+            Refusal::Encoded => ("encoded-body", None),
             Refusal::NotAcceptable(_) => ("not-acceptable", None),
             Refusal::TooLarge { .. } => ("too-large", None),
             Refusal::TooSlow => ("too-slow", None),

@@ -1,5 +1,6 @@
 //! The providers' APIs, under their base paths. Each format translates; what is done is the same.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -8,13 +9,14 @@ use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use serde_json::json;
 
 use super::auth::Caller;
 use super::capacity::Work;
 use super::exchange::{Exchange, Incoming};
 use super::listen::lock;
+use super::problem::Problem;
 use super::subscriptions::{read_until, size};
 use super::{Api, SMALL_BYTES, tree_bytes, work, work_if_large};
 use crate::clock;
@@ -49,13 +51,59 @@ pub(super) fn mount(mut router: Router<Arc<Api>>, api: &Arc<Api>) -> Router<Arc<
                 let parameters = pairs.collect();
                 let query = query.unwrap_or_default();
                 let headers = std::mem::take(&mut incoming.headers);
-                let call = Call { method, route, parameters, query, headers, body: Bytes::new() };
+                // Of an answer to `HEAD`, the connection sends the head.
+                let method = if method == Method::HEAD { Method::GET } else { method };
+                let base = base(&headers, api.app.settings.forwarded_headers, name);
+                let body = Bytes::new();
+                let call = Call { method, route, parameters, query, headers, base, body };
                 respond(&api, name, call, incoming).await
             };
+            // Clients join their base and their paths in more than one way.
             router = router.route(&format!("/{name}{route}"), any(handler));
+            router = router.route(&format!("/{name}{route}/"), any(handler));
         }
     }
     router
+}
+
+/// How a client reaches the base path of a format, as far as the headers say so.
+fn base(headers: &HeaderMap, forwarded: bool, name: &str) -> String {
+    let first = |name: &str| {
+        let text = headers.get(name)?.to_str().ok()?;
+        text.split(',').next().map(str::trim).filter(|it| !it.is_empty())
+    };
+    let believed = |name: &str| if forwarded { first(name) } else { None };
+    let is_https = believed("x-forwarded-proto").is_some_and(|it| it.eq_ignore_ascii_case("https"));
+    let scheme = if is_https { "https" } else { "http" };
+    match believed("x-forwarded-host").filter(|it| is_host(it)).or_else(|| first("host")) {
+        Some(host) => format!("{scheme}://{host}/{name}"),
+        None => format!("/{name}"),
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    text.parse::<http::uri::Authority>().is_ok_and(|it| !it.as_str().contains('@'))
+}
+
+/// A path that is not there: in the words of the provider whose base it is below, or in ours.
+pub(super) async fn unknown_path(State(api): State<Arc<Api>>, uri: Uri) -> Response {
+    let base = uri.path().split('/').nth(1).unwrap_or_default();
+    let Some(provider) = api.app.formats.get(base).and_then(Format::api) else {
+        return Problem::not_found("path").into_response();
+    };
+    let call = Call {
+        method: Method::POST,
+        route: "",
+        parameters: HashMap::new(),
+        query: String::new(),
+        headers: HeaderMap::new(),
+        base: String::new(),
+        body: Bytes::new(),
+    };
+    let mut answer = provider.answer(&call, Err(Refusal::UnknownPath));
+    // Also of an API whose errors are in answers of status 200.
+    answer.status = Refusal::UnknownPath.status();
+    into_response(answer)
 }
 
 async fn respond(
@@ -183,6 +231,9 @@ async fn perform(
     provider.permit(&operation, &Granted(caller.scopes()))?;
     if let Operation::Show(answer) = operation {
         return Ok(Done::Shown(answer));
+    }
+    if caller.bound_to().is_none() && operation.tenant().is_none() {
+        return Err(Refusal::NoAccount);
     }
     // Another's account is no different from one that is not there.
     let tenant = caller.tenant(&api.app, operation.tenant()).await;

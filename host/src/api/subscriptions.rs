@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
@@ -15,8 +15,10 @@ use super::auth::Caller;
 use super::exchange::Incoming;
 use super::page::Page;
 use super::problem::Problem;
+use super::shown::{Shown, Standing};
 use super::{
-    Api, Schemas, answer, built, built_text, page_size, parameter, path_id, read_json, tenant,
+    Api, Schemas, answer, built_text, json_response, page_size, parameter, path_id, read_json,
+    tenant,
 };
 use crate::clock;
 use crate::event::Tenant;
@@ -91,53 +93,24 @@ async fn draft(
     })
 }
 
-/// What is shown of a subscription in any format. Never its secret.
-fn document(it: &Subscription) -> Value {
-    let steps = it.format_steps.iter().map(|step| ("format", step));
-    let steps = steps.chain(it.steps.iter().map(|step| ("subscriber", step)));
-    let steps = steps.zip(&it.rendering.steps).map(|((of, asked), pinned)| {
-        json!({
-            "plugin": asked.plugin,
-            "config": asked.config,
-            "digest": pinned.plugin,
-            "of": of,
-        })
-    });
-    json!({
-        "id": it.id,
-        "format": it.format,
-        "provider_id": it.provider_id,
-        "name": it.name,
-        "url": it.url.as_str(),
-        "state": it.state,
-        "catch_up": it.catch_up,
-        "handshake": it.document["handshake"] == true,
-        "rate_per_minute": it.rate_per_minute,
-        "pace": it.pace,
-        "filters": it.filters,
-        "steps": steps.collect::<Vec<_>>(),
-        "rendering": it.rendering_hash,
-        "revision": it.revision,
-        "created_at": clock::rfc3339(it.created_at_ms),
-        "updated_at": clock::rfc3339(it.updated_at_ms),
-    })
-}
-
 /// What is answered when a subscription is other than before. It is told in any case: where the threads for
 /// large answers have no room for it, it is built here.
 async fn changed(
     api: &Api,
     caller: &Caller,
     status: StatusCode,
-    show: impl Fn() -> Value + Clone + Send + 'static,
+    it: Subscription,
+    secret: Option<String>,
 ) -> Response {
-    let text = {
-        let show = show.clone();
-        move || show().to_string()
+    let it = Arc::new(it);
+    let show = move || {
+        let mut shown = Shown::new(&it);
+        shown.secret = secret.clone();
+        serde_json::to_string(&shown).expect("an answer is always JSON")
     };
-    match built_text(api, caller, status, text).await {
+    match built_text(api, caller, status, show.clone()).await {
         Ok(response) => response,
-        Err(_) => answer(status, &show()),
+        Err(_) => json_response(status, show()),
     }
 }
 
@@ -153,12 +126,8 @@ pub(super) async fn create(
     let draft = draft(&api, incoming, |it| &it.create).await?;
     let it = manage::create(&api.app, &tenant, own_format(&api), draft).await?;
     let location = format!("/v1/subscriptions/{}", it.id);
-    let shown = move || {
-        let mut body = document(&it);
-        body["secret"] = sign::secret_text(&it.secrets[0].key).into();
-        body
-    };
-    let mut response = changed(&api, &caller, StatusCode::CREATED, shown).await;
+    let secret = sign::secret_text(&it.secrets[0].key);
+    let mut response = changed(&api, &caller, StatusCode::CREATED, it, Some(secret)).await;
     let location = HeaderValue::try_from(location).expect("an id is visible ASCII");
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
@@ -177,7 +146,7 @@ pub(super) async fn list(
     let store = api.app.store.as_ref();
     let (all, has_more) = read_until(store, &tenant, None, after, limit, PAGE_BYTES_MAX).await?;
     let shown = move || {
-        let page = Page::of("subscriptions", &all, document);
+        let page = Page::of("subscriptions", &all, Shown::new);
         let next = (has_more || page.count() < all.len()).then(|| all[page.count() - 1].id);
         page.into_text(next)
     };
@@ -233,21 +202,18 @@ pub(super) async fn read(
     let counts = api.app.store.counts(&tenant, ever).await?;
     let filtered = counts.first().map_or(0, |(_, it)| it.filtered);
     let quarantine = api.app.health.quarantine_of(it.id);
-    let shown = move || {
-        let mut body = document(&it);
-        body["filtered"] = filtered.into();
-        body["quarantine"] = match quarantine {
-            Some(quarantine) => {
-                let mut shown = json!(quarantine);
-                shown["since"] = clock::rfc3339(quarantine.since_ms).into();
-                shown["next_probe_at"] = clock::rfc3339(quarantine.probe_at_ms).into();
-                shown
-            }
-            None => Value::Null,
-        };
-        body
+    let text = move || {
+        let quarantine = quarantine.map(|quarantine| {
+            let mut shown = json!(quarantine);
+            shown["since"] = clock::rfc3339(quarantine.since_ms).into();
+            shown["next_probe_at"] = clock::rfc3339(quarantine.probe_at_ms).into();
+            shown
+        });
+        let mut shown = Shown::new(&it);
+        shown.standing = Some(Standing { filtered, quarantine });
+        serde_json::to_string(&shown).expect("an answer is always JSON")
     };
-    Ok(built(&api, &caller, shown).await?)
+    Ok(built_text(&api, &caller, StatusCode::OK, text).await?)
 }
 
 /// `PUT /v1/subscriptions/{id}`: of our own format alone.
@@ -269,7 +235,7 @@ pub(super) async fn replace(
         return Err(Problem::new(StatusCode::CONFLICT, "other-format", detail));
     }
     let it = manage::replace(&api.app, &tenant, own_format(&api), id, draft).await?;
-    Ok(changed(&api, &caller, StatusCode::OK, move || document(&it)).await)
+    Ok(changed(&api, &caller, StatusCode::OK, it, None).await)
 }
 
 /// `DELETE /v1/subscriptions/{id}`
@@ -316,7 +282,7 @@ async fn set_state(
     let tenant = tenant(api, caller, query).await?;
     let id = path_id(id, "subscription")?;
     let it = manage::set_state(&api.app, &tenant, id, state).await?;
-    Ok(changed(api, caller, StatusCode::OK, move || document(&it)).await)
+    Ok(changed(api, caller, StatusCode::OK, it, None).await)
 }
 
 /// `PUT /v1/subscriptions/{id}/steps`: the subscriber's own pipeline, in any format.
@@ -332,7 +298,7 @@ pub(super) async fn set_steps(
     let id = path_id(&id, "subscription")?;
     let it: StepsRequest = read_json(&api, incoming, |it| &it.steps).await?;
     let it = manage::set_steps(&api.app, &tenant, id, it.steps).await?;
-    Ok(changed(&api, &caller, StatusCode::OK, move || document(&it)).await)
+    Ok(changed(&api, &caller, StatusCode::OK, it, None).await)
 }
 
 /// `PUT /v1/subscriptions/{id}/pace`: how deliveries are made, in any format.
@@ -348,7 +314,7 @@ pub(super) async fn set_pace(
     let id = path_id(&id, "subscription")?;
     let pace: Pace = read_json(&api, incoming, |it| &it.pace).await?;
     let it = manage::set_pace(&api.app, &tenant, id, pace).await?;
-    Ok(changed(&api, &caller, StatusCode::OK, move || document(&it)).await)
+    Ok(changed(&api, &caller, StatusCode::OK, it, None).await)
 }
 
 /// `POST /v1/subscriptions/{id}/secret`: a new secret, shown this once. The old one signs beside it for

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -15,10 +15,11 @@ use super::exchange::Incoming;
 use super::problem::Problem;
 use super::trials::{Sample, given, sample_event};
 use super::{Api, built, path_id, read_json, tenant};
-use crate::delivery::delivery_id;
+use crate::delivery::{Reason, delivery_id};
 use crate::dispatch;
 use crate::event::Event;
 use crate::formats::{Format, Refusal};
+use crate::json::Json;
 use crate::manage::try_out;
 use crate::render::{self, Rendered, render};
 use crate::schemas;
@@ -56,22 +57,40 @@ pub(super) async fn send(
     };
     let event = given(&api, Some(&tenant), event).await?;
     let (rendered, runs) = rendered(&api, &subscription, &event).await?;
-    let mut document = json!({
-        "event": trial::structured(&event, &event.content),
-        "runs": runs.iter().map(run).collect::<Vec<_>>(),
-    });
-    match rendered {
-        Rendered::Filtered(reason) => document["filtered"] = json!(reason),
-        Rendered::Failed(reason) => document["failed"] = json!(reason),
+    let outcome = match rendered {
+        Rendered::Filtered(reason) => Tested::Filtered(reason),
+        Rendered::Failed(reason) => Tested::Failed(reason),
         Rendered::Bodies(bodies) => {
             let mut requests = Vec::new();
             for (part, body) in bodies.into_iter().enumerate() {
                 requests.push(request(&api, &subscription, &event, part, body).await);
             }
-            document["requests"] = json!(requests);
+            Tested::Requests(requests)
         }
-    }
-    Ok(built(&api, &caller, move || document).await?)
+    };
+    let shown = move || TestAnswer {
+        event: trial::structured(&event, &event.content),
+        runs: runs.iter().map(run).collect(),
+        outcome,
+    };
+    Ok(built(&api, &caller, shown).await?)
+}
+
+#[derive(Serialize)]
+struct TestAnswer {
+    event: Json,
+    runs: Vec<Value>,
+    #[serde(flatten)]
+    outcome: Tested,
+}
+
+/// What has become of the event.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Tested {
+    Filtered(Reason),
+    Failed(Reason),
+    Requests(Vec<Value>),
 }
 
 /// The sample of a type, or of the first type that the subscription wants and that has one.

@@ -9,14 +9,15 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Caller;
 use super::exchange::Incoming;
 use super::lines::{self, Lines};
 use super::problem::Problem;
+use super::tried::Tried;
 use super::{Api, answer, built, path_id, plugins, read_json, tenant, work};
 use crate::app::App;
 use crate::clock;
@@ -24,13 +25,14 @@ use crate::event::{Event, Tenant, Violation};
 use crate::fair::Busy;
 use crate::formats::Refusal;
 use crate::index::Index;
+use crate::json::Json;
 use crate::manage;
 use crate::plugin::Digest;
 use crate::publication::{Publication, structured};
 use crate::render::Rendering;
 use crate::schemas;
 use crate::subscription::{State as Delivering, StepRef, Subscription};
-use crate::trial::{self, Shadow, Totals, Trial, Verdict};
+use crate::trial::{self, Shadow, Totals};
 use crate::wasm::Step;
 
 type Parameters = Query<HashMap<String, String>>;
@@ -49,8 +51,8 @@ const MINUTE_MS: i64 = 60_000;
 #[serde(deny_unknown_fields)]
 struct TryRequest {
     digest: Option<Digest>,
-    #[serde(default = "empty_object")]
-    config: Value,
+    #[serde(default = "Json::empty_object")]
+    config: Json,
     event: Option<Box<RawValue>>,
     event_id: Option<Uuid>,
     sample: Option<Sample>,
@@ -62,10 +64,6 @@ pub(super) struct Sample {
     pub(super) format: String,
     #[serde(rename = "type")]
     pub(super) event_type: String,
-}
-
-fn empty_object() -> Value {
-    json!({})
 }
 
 /// `POST /v1/plugins/{name}/try`: a version on a sample, a given event, or one that was accepted.
@@ -110,34 +108,8 @@ pub(super) async fn try_plugin(
     };
     let trial = trial.map_err(|fault| Refusal::Unavailable(fault.to_string()))?;
     let budget = plugins::budget(&api.app);
-    let shown = move || {
-        let mut body = document(&event, trial);
-        body["digest"] = json!(version.digest);
-        body["budget"] = budget;
-        body
-    };
-    Ok(built(&api, &caller, shown).await?)
-}
-
-fn document(event: &Event, trial: Trial) -> Value {
-    let before = trial::structured(event, &event.content);
-    let mut body = trial.verdict.to_json();
-    let text = before.to_string();
-    let diff = |after: &Value| trial::difference(text.as_bytes(), after.to_string().as_bytes());
-    body["diff"] = match &trial.verdict {
-        Verdict::Replace(after) => json!([diff(after)]),
-        Verdict::Split(parts) => parts.iter().map(diff).collect(),
-        Verdict::Pass | Verdict::Drop(_) | Verdict::Fail(_) => json!([]),
-    };
-    body["before"] = before;
-    if let Some(run) = trial.run {
-        body["time_us"] = json!(run.time.as_micros());
-        body["fuel"] = json!(run.fuel);
-        body["memory_bytes"] = json!(run.memory_bytes);
-        body["output_bytes"] = json!(run.output_bytes);
-        body["log"] = json!(run.log);
-    }
-    body
+    let digest = version.digest;
+    Ok(built(&api, &caller, move || Tried::new(&event, trial, digest, budget)).await?)
 }
 
 /// An event that is only tried: it is in the form in which it would be published.
@@ -294,12 +266,7 @@ impl Comparing {
             let bytes_max = app.settings.delivery_bytes_max;
             let found =
                 trial::compare(&app.measuring, format, &event, present, &proposed, bytes_max);
-            found.map(|it| {
-                let mut line = json!(it);
-                line["event"] = json!(event.id);
-                line["type"] = json!(event.content.attributes.event_type);
-                (it.change, line.to_string())
-            })
+            found.map(|it| (it.change, serde_json::to_string(&it).expect("it is JSON")))
         };
         let compared = manage::try_out(&self.app, &self.subscription.tenant, bytes, work).await;
         let compared = compared.map_err(|refusal| refusal.to_string())?;

@@ -19,7 +19,7 @@ use super::exchange::Incoming;
 use super::plugins::{CONTENT_DIGEST, document, if_match, name, owner, refused};
 use super::problem::Problem;
 use super::{Api, answer, work};
-use crate::event::Violation;
+use crate::event::{Violation, essence};
 use crate::fair::Busy;
 use crate::formats::Refusal;
 use crate::manage::plugins::{File, upload as make};
@@ -82,7 +82,8 @@ fn too_large(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::TooLarge { bytes_max } => {
             let detail = format!(
-                "the file is larger than {bytes_max} bytes; make it smaller, or ask the operator for \
+                "the file is larger than {bytes_max} bytes; strip its debug information (`wasm-tools strip`, \
+                 `strip = true` in a profile of Cargo), which is often most of a file, or ask the operator for \
                  more (`plugin-upload-bytes-max`)"
             );
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
@@ -103,12 +104,8 @@ fn busy(busy: Busy) -> Problem {
     }
 }
 
-fn essence(media_type: &str) -> &str {
-    media_type.split(';').next().unwrap_or_default().trim()
-}
-
 fn kind(media_type: Option<&str>) -> Result<fn(Bytes) -> File, Refusal> {
-    match essence(media_type.unwrap_or_default()) {
+    match &*essence(media_type.unwrap_or_default()) {
         "application/wasm" | "application/octet-stream" => Ok(File::Wasm),
         "text/javascript" | "application/javascript" => Ok(File::Script),
         _ => Err(Refusal::WrongMediaType(MEDIA_TYPES)),

@@ -35,6 +35,22 @@ impl Client {
         media_type: &'static str,
         body: impl Into<reqwest::Body>,
     ) -> anyhow::Result<Value> {
+        let bytes = self.ask(method, path, media_type, body).await?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// The same, and the body as it came.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: &'static str,
+        body: impl Into<reqwest::Body>,
+    ) -> anyhow::Result<Vec<u8>> {
         let request = self
             .http
             .request(method.clone(), format!("{}{path}", self.base))
@@ -42,8 +58,7 @@ impl Client {
             .header(header::CONTENT_TYPE, media_type)
             .header(header::ACCEPT, media_type)
             .body(body);
-        let bytes = answer(request, &format!("{method} {path}")).await?;
-        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        answer(request, &format!("{method} {path}")).await
     }
 
     /// Gets a file.

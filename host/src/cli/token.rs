@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::print::say;
 use super::shared_store;
-use crate::api::new_token;
+use crate::api::{new_hex_token, new_token};
 use crate::clock;
 use crate::config::Given;
 use crate::event::Tenant;
@@ -67,6 +67,9 @@ enum Command {
         /// After how many days the token ends; never, unless given
         #[arg(long, value_name = "DAYS")]
         days: Option<u32>,
+        /// How the token is written
+        #[arg(long, value_enum, default_value_t = Style::Hookyard)]
+        style: Style,
     },
     /// List all tokens, without what is secret in them
     List,
@@ -77,13 +80,21 @@ enum Command {
     },
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Style {
+    /// `hky_` and 43 characters, which scanners for leaked secrets can find
+    Hookyard,
+    /// 64 hexadecimal digits, as clients of Vision6 take keys
+    Hex64,
+}
+
 impl Tokens {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let settings = Given { store: self.store, ..Given::default() }.settle();
         let store = shared_store(&settings)?;
         let result = match self.command {
-            Command::Create { tenant, scopes, days } => {
-                create(&store, tenant, scopes, days, self.json).await
+            Command::Create { tenant, scopes, days, style } => {
+                create(&store, tenant, scopes, days, style, self.json).await
             }
             Command::List => list(&store, self.json).await,
             Command::Revoke { id } => revoke(&store, id, self.json).await,
@@ -98,6 +109,7 @@ async fn create(
     tenant: Option<String>,
     scopes: Vec<String>,
     days: Option<u32>,
+    style: Style,
     json: bool,
 ) -> anyhow::Result<()> {
     if let Some(unknown) = scopes.iter().find(|it| !SCOPES.contains(&it.as_str())) {
@@ -105,7 +117,11 @@ async fn create(
     }
     let tenant = tenant.map(|name| Tenant::new(&name)).transpose();
     let tenant = tenant.map_err(|violation| anyhow::anyhow!("{violation}"))?;
-    let (token, text) = new_token(tenant, scopes, days);
+    let new = match style {
+        Style::Hookyard => new_token,
+        Style::Hex64 => new_hex_token,
+    };
+    let (token, text) = new(tenant, scopes, days);
     store.create_token(token.clone()).await?;
     if json {
         say!("{}", json!({"id": token.id, "token": text, "tenant": token.tenant}))?;

@@ -143,7 +143,7 @@ settings! {
     /// The largest body of one delivery. What would be larger is not sent: the delivery fails
     #[arg(value_name = "BYTES", help_heading = "Network")]
     delivery_bytes_max: usize = 4 << 20,
-    /// How many deliveries that were held go out in a second, for each subscription that is resumed
+    /// How many deliveries that were held go out in a second at most, for each subscription that is resumed
     #[arg(value_name = "COUNT", help_heading = "Network")]
     catch_up_per_second: usize = 100,
     /// How many requests to one subscription's endpoint may be out at the same time
@@ -158,6 +158,10 @@ settings! {
     /// How long a stop waits for the requests that are out
     #[arg(value_name = "MS", help_heading = "Network")]
     shutdown_ms: u64 = 20_000,
+    /// Believe `X-Forwarded-Proto` and `X-Forwarded-Host`, which say how clients reach the API: behind a proxy that
+    /// sets them. Links in answers begin so; otherwise with `http` and the header `Host`
+    #[arg(num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
+    forwarded_headers: bool = false,
     /// How many connections the API takes. Beyond it, `/healthz` and `/readyz` are answered, and everything else
     /// is refused with 503. Fewer where the process may not have as many file descriptors
     #[arg(value_name = "COUNT", help_heading = "Limits")]

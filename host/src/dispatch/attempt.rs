@@ -10,7 +10,7 @@ use crate::delivery::Reason;
 use crate::keys;
 use crate::manage;
 use crate::render::Body;
-use crate::send::{Outcome, Request, Sent};
+use crate::send::{Outcome, REQUEST_ORIGIN, Request, Sent};
 use crate::sign::Unsigned;
 use crate::subscription::Subscription;
 
@@ -62,7 +62,7 @@ pub(crate) async fn request(
     } else {
         None
     };
-    let headers = format.sign(&Unsigned {
+    let mut headers = format.sign(&Unsigned {
         delivery,
         event,
         tenant: &subscription.tenant,
@@ -74,6 +74,8 @@ pub(crate) async fn request(
         nonce: rand::random(),
         now_ms: at_ms,
     });
+    // CloudEvents 1.0.2, HTTP 1.1 Web Hooks, sections 2.1 and 4.1.2: each delivery names what was agreed upon.
+    headers.extend(subscription.agreed_origin.clone().map(|it| (REQUEST_ORIGIN, it)));
     Ok(Request {
         tenant: subscription.tenant.clone(),
         url: subscription.url.clone(),

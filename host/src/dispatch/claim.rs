@@ -15,6 +15,7 @@ use crate::marks::{self, Slot, Work};
 use crate::plugin::Digest;
 use crate::render::{Body, Rendered, Rendering, render};
 use crate::store::{Claim, Due, Record};
+use crate::subscription::IN_TURN_WAIT_SECONDS;
 use crate::wasm::{self, Fault, StepRun};
 
 /// How long a delivery that misses the code of a plugin waits before there is another look.
@@ -65,9 +66,7 @@ async fn take(app: Arc<App>, tenant: Tenant, subscription: Uuid, limit: usize) -
         claimed.next_due_ms = Some(now_ms + NOT_READY_MS);
         return claimed;
     }
-    let order_wait_ms = app
-        .subscription(subscription)
-        .and_then(|it| Some(i64::from(it.pace.order.as_ref()?.wait_seconds) * 1_000));
+    let order_wait_ms = order_wait_seconds(&app, subscription).map(|it| i64::from(it) * 1_000);
     let Claim { due, next_ms } =
         match app.store.claim(&tenant, subscription, now_ms, limit, order_wait_ms).await {
             Ok(claim) => claim,
@@ -90,13 +89,33 @@ async fn take(app: Arc<App>, tenant: Tenant, subscription: Uuid, limit: usize) -
         | Record::Failing { .. }
         | Record::Routed { .. } => None,
     });
-    claimed.next_due_ms = next_ms.into_iter().chain(put_off).min();
+    // Where one of a key comes to nothing, the next one is due as soon as that is recorded.
+    let next_of_key = claimed.records.iter().any(|it| match it {
+        Record::Delivery { delivery, .. } => {
+            delivery.order_key.is_some() && delivery.state.is_settled()
+        }
+        Record::Filtered { .. }
+        | Record::Log(_)
+        | Record::Failing { .. }
+        | Record::Routed { .. } => false,
+    });
+    let next_of_key = next_of_key.then_some(now_ms);
+    claimed.next_due_ms = next_ms.into_iter().chain(put_off).chain(next_of_key).min();
     if is_new {
         // From its first attempt on, a body is the same for ever: through a crash as well.
         app.store.record(std::mem::take(&mut claimed.records));
         app.store.flush_of(&tenant).await;
     }
     claimed
+}
+
+/// For how long a delivery that fails holds up those that go after it; none where none does.
+fn order_wait_seconds(app: &App, subscription: Uuid) -> Option<u32> {
+    let present = app.subscription(subscription)?;
+    match &present.pace.order {
+        Some(order) => Some(order.wait_seconds),
+        None => app.releases.is_under_way(subscription).then_some(IN_TURN_WAIT_SECONDS),
+    }
 }
 
 /// Whether code that the subscription runs is being made.

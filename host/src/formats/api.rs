@@ -9,6 +9,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 use uuid::Uuid;
 
+use super::Answer;
 use crate::event::{DETAIL_BYTES_MAX, Violation, cut};
 use crate::subscription::{Draft, Subscription};
 
@@ -152,6 +153,8 @@ pub struct Call {
     /// Behind the `?`, as it was sent.
     pub query: String,
     pub headers: HeaderMap,
+    /// How the client reaches the format's own base path: `https://hooks.example.com/kajabi`.
+    pub base: String,
     pub body: Bytes,
 }
 
@@ -257,10 +260,18 @@ pub enum Refusal {
     MissingScope(String),
     /// The call names an account that is not the caller's.
     OtherAccount,
+    /// Nobody may do this, whatever the token is.
+    Forbidden(String),
+    /// The token is the operator's, and the call names no account.
+    NoAccount,
     /// There is no such thing, or none that the caller may know of.
     NotFound,
+    /// Nothing is at this path, whatever there is in the account.
+    UnknownPath,
     WrongMethod(&'static str),
     WrongMediaType(&'static str),
+    /// The body is compressed, or coded in another way.
+    Encoded,
     /// The only media type that answers have is not one that the caller takes.
     NotAcceptable(&'static str),
     TooLarge {
@@ -289,10 +300,14 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Refusal::NoToken | Refusal::BadToken => StatusCode::UNAUTHORIZED,
-            Refusal::MissingScope(_) => StatusCode::FORBIDDEN,
-            Refusal::OtherAccount | Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::MissingScope(_) | Refusal::NoAccount | Refusal::Forbidden(_) => {
+                StatusCode::FORBIDDEN
+            }
+            Refusal::OtherAccount | Refusal::NotFound | Refusal::UnknownPath => {
+                StatusCode::NOT_FOUND
+            }
             Refusal::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::WrongMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::WrongMediaType(_) | Refusal::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -316,13 +331,21 @@ impl fmt::Display for Refusal {
             Refusal::MissingScope(scope) => {
                 write!(f, "the token does not have the scope `{scope}`")
             }
+            Refusal::NoAccount => f.write_str(
+                "the token is for all accounts, and an account is needed here; `hookyard token create --tenant …` \
+                 makes a token of one",
+            ),
             Refusal::OtherAccount | Refusal::NotFound => {
                 f.write_str("there is no such subscription")
             }
+            Refusal::UnknownPath => f.write_str("there is nothing at this path"),
             Refusal::WrongMethod(allowed) => {
                 write!(f, "the method is not allowed here; use {allowed}")
             }
             Refusal::WrongMediaType(wanted) => write!(f, "the body must be {wanted}"),
+            Refusal::Encoded => f.write_str(
+                "the body is coded as the header `Content-Encoding` says; send it as it is, without that header",
+            ),
             Refusal::NotAcceptable(offered) => {
                 write!(f, "the answer is {offered}; the header `Accept` must take it")
             }
@@ -336,6 +359,7 @@ impl fmt::Display for Refusal {
                 "the header `Host` must be there once, with the name or the address that is called",
             ),
             Refusal::Malformed(why)
+            | Refusal::Forbidden(why)
             | Refusal::Quota(why)
             | Refusal::Unavailable(why)
             | Refusal::TooMany(why)
@@ -352,29 +376,5 @@ impl fmt::Display for Refusal {
                 )
             }
         }
-    }
-}
-
-/// An answer of a provider's API.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: Vec<(http::HeaderName, String)>,
-    pub content_type: &'static str,
-    pub body: Bytes,
-}
-
-impl Answer {
-    pub fn json(status: StatusCode, body: &Value) -> Answer {
-        Answer {
-            status,
-            headers: Vec::new(),
-            content_type: "application/json",
-            body: body.to_string().into(),
-        }
-    }
-
-    pub fn empty(status: StatusCode) -> Answer {
-        Answer { status, headers: Vec::new(), content_type: "", body: Bytes::new() }
     }
 }

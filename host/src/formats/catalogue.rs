@@ -1,10 +1,11 @@
 //! The event types of a format, from `schemas/<format>/catalogue.json`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::whole_number;
 use crate::event::{Content, Data, Violation};
 use crate::schemas::{self, Schema};
 
@@ -20,6 +21,8 @@ pub struct EventType {
     pub entity: String,
     /// An extension attribute that every event of the type has, since subscriptions select by it.
     requires: Option<String>,
+    /// Where the data say the same, a JSON Pointer.
+    in_data: Option<String>,
     data: Schema,
     /// What a token needs for a subscription to it, where the provider asks for something.
     pub scopes: Vec<String>,
@@ -60,6 +63,7 @@ struct EventTypeFile {
     #[serde(default, rename = "description")]
     _description: String,
     requires: Option<String>,
+    in_data: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
     data: String,
@@ -91,6 +95,7 @@ impl Catalogue {
             let event_type = EventType {
                 entity: it.entity,
                 requires: it.requires,
+                in_data: it.in_data,
                 data: schema,
                 scopes: it.scopes,
                 texts: it.texts,
@@ -113,6 +118,56 @@ impl Catalogue {
     /// A type by its usual spelling.
     pub fn get(&self, event_type: &str) -> Option<&EventType> {
         self.types.get(event_type)
+    }
+
+    /// The locale as the catalogue spells it. Case does not matter, nor whether it has `-` or `_` (RFC 4647 compares
+    /// so as well).
+    ///
+    /// # Errors
+    ///
+    /// There are no texts in this locale. Says which ones there are.
+    pub fn locale(&self, named: &str) -> Result<String, String> {
+        let all = self.types.values().flat_map(|it| it.texts.keys().map(String::as_str));
+        let all: BTreeSet<&str> = all.collect();
+        let folded = |it: &str| it.to_ascii_lowercase().replace('-', "_");
+        match all.iter().find(|it| folded(it) == folded(named)) {
+            Some(found) => Ok((*found).to_owned()),
+            None => {
+                let names: Vec<&str> = all.into_iter().collect();
+                Err(format!("must be a locale that there are texts in: {}", names.join(", ")))
+            }
+        }
+    }
+
+    /// Sets the attribute that subscriptions select by from the data, where these say it as well.
+    ///
+    /// # Errors
+    ///
+    /// The event says one thing, and its data another.
+    pub fn complete(&self, content: &mut Content) -> Result<(), Violation> {
+        let event_type = self.get(&content.attributes.event_type);
+        let Some((name, pointer)) =
+            event_type.and_then(|it| it.requires.as_deref().zip(it.in_data.as_deref()))
+        else {
+            return Ok(());
+        };
+        let Some(Data::Json(data)) = &content.data else { return Ok(()) };
+        let Some(found) = data.get(pointer) else { return Ok(()) };
+        let value: Value = found.read().unwrap_or_default();
+        let text = match (&value, whole_number(&value)) {
+            (Value::String(text), _) => text.clone(),
+            // `12.0` is the number 12, for JSON Schema and for whoever selects by it.
+            (_, Some(number)) => number.to_string(),
+            _ => found.text().to_owned(),
+        };
+        match content.attributes.get(name) {
+            Some(said) if said == text => Ok(()),
+            Some(_) => {
+                let detail = format!("must be the same as `{pointer}` of the data, or left out");
+                Err(Violation::new(name, detail))
+            }
+            None => content.attributes.set(name, text),
+        }
     }
 
     /// Checks an event's type, the attribute that subscriptions select by, and the data.

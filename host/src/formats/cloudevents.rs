@@ -46,7 +46,10 @@ impl Format for CloudEvents {
             }
         }
         for (name, value) in &it.extensions {
-            body.text(name, value);
+            match value.is_bare() {
+                true => body.raw(name, value.text().as_bytes()),
+                false => body.text(name, value.text()),
+            }
         }
         match &content.data {
             Some(Data::Json(json)) => body.raw("data", json.bytes()),

@@ -3,6 +3,7 @@
 //! A format is pure: it makes bodies out of events, and it translates between a provider's API and
 //! operations on subscriptions. It reads no socket, no store and no clock.
 
+mod answer;
 mod api;
 mod catalogue;
 mod cloudevents;
@@ -19,14 +20,15 @@ use http::HeaderName;
 use serde_json::Value;
 
 use crate::delivery::DEFAULT_SCHEDULE;
-use crate::event::{Content, Event};
+use crate::event::{Content, Event, Violation};
 use crate::json::Json;
 use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{Endpoints, Schema};
 use crate::sign::{self, Unsigned};
 
+pub use answer::Answer;
 pub use api::{
-    AccountRate, Answer, Api, Call, Done, Granted, Login, Operation, Refusal, TokenPlace, bearer,
+    AccountRate, Api, Call, Done, Granted, Login, Operation, Refusal, TokenPlace, bearer,
 };
 pub use catalogue::{Catalogue, EventType, Texts};
 pub use cloudevents::CloudEvents;
@@ -221,6 +223,24 @@ pub fn read_json(body: &[u8], schema: &Schema) -> Result<Value, Refusal> {
 pub fn check(value: &Value, schema: &Schema) -> Result<(), Refusal> {
     let violations = schema.violations(value);
     if violations.is_empty() { Ok(()) } else { Err(Refusal::Invalid(violations)) }
+}
+
+/// Takes the id out of a change to what this id names: what has been read can be sent again, changed or not.
+///
+/// # Errors
+///
+/// It is another id.
+pub fn take_id(change: &mut Value, name: &str, id: &str) -> Result<(), Refusal> {
+    let found = change.as_object_mut().and_then(|it| it.remove(name));
+    let is_other = |it: &Value| match it {
+        Value::String(text) => text != id,
+        it => *it.to_string() != *id,
+    };
+    if found.as_ref().is_some_and(is_other) {
+        let detail = "must be the id in the path, or left out";
+        return Err(Refusal::Invalid(vec![Violation::new(format!("/{name}"), detail)]));
+    }
+    Ok(())
 }
 
 /// A whole number, or a text of digits. For JSON Schema, `1.0` and `1e3` are whole numbers as well.

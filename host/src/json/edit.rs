@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::scan::{Place, find, place, skip_space, tokens};
-use super::{DEPTH_MAX, check};
+use super::{DEPTH_MAX, check_data};
 
 /// Why an edit cannot be made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +97,7 @@ fn with_comma(text: &[u8], entry: Range<usize>, comma_before: Option<usize>) -> 
 
 /// A value that is to stand so deep.
 fn checked<'a>((pointer, depth): (&str, usize), value: &'a str) -> Result<&'a str, EditError> {
-    check(value, DEPTH_MAX.saturating_sub(depth))
+    check_data(value, DEPTH_MAX.saturating_sub(depth))
         .map_err(|err| EditError::Value { pointer: pointer.to_owned(), why: err.to_string() })?;
     Ok(value.trim())
 }

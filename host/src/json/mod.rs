@@ -5,7 +5,10 @@
 //! of one name in an object, at most [`DEPTH_MAX`] levels. Whatever comes later only skips over bytes.
 
 mod edit;
+mod pretty;
 mod scan;
+mod spelled;
+mod surrogates;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,11 +18,16 @@ use bytes::Bytes;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
 };
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use edit::edit;
 use scan::{Entries, find, skip_space, skip_value, tokens, unescaped};
+use surrogates::{ESCAPE, lone_surrogate, with_whole_characters};
 
 pub use edit::EditError;
+pub use spelled::Spelled;
 
 /// By a member of this name, the JSON library means something else than an object.
 const RESERVED: &str = "$serde_json::private::RawValue";
@@ -43,20 +51,53 @@ impl Json {
     ///
     /// Checks a text and keeps it as it is. Numbers beyond the range of a 64-bit float are refused as well.
     pub fn parse(bytes: Bytes) -> Result<Json, JsonError> {
-        check(utf8(&bytes)?, DEPTH_MAX)?;
-        let start = skip_space(&bytes, 0);
-        let end =
-            bytes.len() - bytes.iter().rev().take_while(|it| it.is_ascii_whitespace()).count();
-        Ok(Json(bytes.slice(start..end)))
+        let bytes = without_mark(&bytes);
+        let text = utf8(&bytes)?;
+        check(text, DEPTH_MAX).map_err(|err| match lone_surrogate(text) {
+            Some(at) => JsonError(format!(
+                "the escape `{}` after byte {at} is half of a character: the other half has to be beside it",
+                &text[at..at + ESCAPE]
+            )),
+            None => err,
+        })?;
+        Ok(Json(without_space(&bytes)))
+    }
+
+    /// The same for data that go on as they came: an escape of half a character is taken, since many a program
+    /// writes one where it has cut a text (RFC 8259, section 8.2). Whoever reads it here reads U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// As [`Json::parse`], but for halves of characters.
+    pub fn parse_data(bytes: Bytes) -> Result<Json, JsonError> {
+        let bytes = without_mark(&bytes);
+        check_data(utf8(&bytes)?, DEPTH_MAX)?;
+        Ok(Json(without_space(&bytes)))
+    }
+
+    /// The same for a whole event, in which the data are one level down.
+    ///
+    /// # Errors
+    ///
+    /// As [`Json::parse_data`].
+    pub fn parse_event(bytes: Bytes) -> Result<Json, JsonError> {
+        let bytes = without_mark(&bytes);
+        check_data(utf8(&bytes)?, DEPTH_MAX + 1)?;
+        Ok(Json(without_space(&bytes)))
     }
 
     /// What we serialised ourselves, or the store kept for us.
     pub fn trusted(bytes: Bytes) -> Json {
         debug_assert!(
-            utf8(&bytes).is_ok_and(|text| check(text, DEPTH_MAX).is_ok()),
+            utf8(&bytes).is_ok_and(|text| check_data(text, DEPTH_MAX + 1).is_ok()),
             "not valid JSON"
         );
         Json(bytes)
+    }
+
+    /// `{}`
+    pub fn empty_object() -> Json {
+        Json(Bytes::from_static(b"{}"))
     }
 
     /// The text, without white space around it.
@@ -71,7 +112,21 @@ impl Json {
 
     /// The value as a `T`; none where it is not one.
     pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
-        serde_json::from_slice(&self.0).ok()
+        match serde_json::from_slice(&self.0) {
+            Ok(it) => Some(it),
+            Err(_) => serde_json::from_str(&with_whole_characters(self.text())?).ok(),
+        }
+    }
+
+    /// The text with U+FFFD for each escape that is half of a character: many readers of JSON take no halves.
+    pub fn whole_text(&self) -> Cow<'_, str> {
+        with_whole_characters(self.text()).map_or(Cow::Borrowed(self.text()), Cow::Owned)
+    }
+
+    /// The first escape that is half of a character.
+    pub fn lone_surrogate(&self) -> Option<&str> {
+        let text = self.text();
+        lone_surrogate(text).map(|at| &text[at..at + ESCAPE])
     }
 
     /// The value at a JSON Pointer (RFC 6901); none where there is no such value or no such pointer.
@@ -124,6 +179,28 @@ impl Json {
     }
 }
 
+impl From<&Value> for Json {
+    fn from(value: &Value) -> Json {
+        Json(value.to_string().into())
+    }
+}
+
+/// Text stays as it is: a number keeps its digits, and an object the order of its members.
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let text: &RawValue = serde_json::from_slice(&self.0).map_err(serde::ser::Error::custom)?;
+        text.serialize(to)
+    }
+}
+
+/// Only from text are numbers kept as they were written: what has been a tree has lost that. An event may be in it.
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Json, D::Error> {
+        let text: Box<str> = Box::<RawValue>::deserialize(from)?.into();
+        Json::parse_event(Bytes::from(String::from(text))).map_err(D::Error::custom)
+    }
+}
+
 impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())
@@ -142,6 +219,28 @@ fn check(text: &str, depth: usize) -> Result<(), JsonError> {
         .deserialize(&mut parser)
         .and_then(|()| parser.end())
         .map_err(|err| JsonError(err.to_string()))
+}
+
+/// The same, and halves of characters are taken.
+fn check_data(text: &str, depth: usize) -> Result<(), JsonError> {
+    match check(text, depth) {
+        Err(err) => match with_whole_characters(text) {
+            Some(text) => check(&text, depth),
+            None => Err(err),
+        },
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Without the byte order mark that some programs write before a text (RFC 8259, section 8.1).
+pub fn without_mark(bytes: &Bytes) -> Bytes {
+    bytes.slice(if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }..)
+}
+
+fn without_space(bytes: &Bytes) -> Bytes {
+    let start = skip_space(bytes, 0);
+    let end = bytes.len() - bytes.iter().rev().take_while(|it| it.is_ascii_whitespace()).count();
+    bytes.slice(start..end)
 }
 
 /// Visits everything and keeps nothing.
@@ -250,7 +349,7 @@ mod tests {
         refused(r#"[{"$serde_json::private::RawValue":"1"}]"#, "is reserved");
         refused(r#"{"a":1,"$serde_json::private::RawValu\u0065":1}"#, "is reserved");
         refused(r#"[{"x":{"b":1,"c":2,"b":3}}]"#, "duplicate member `b`");
-        refused(r#"["\ud800"]"#, "hex escape");
+        refused(r#"["\ud800"]"#, "the escape `\\ud800` after byte 2 is half of a character");
         refused("[1e999]", "out of range");
         refused("[01]", "invalid number");
         refused(&("[".repeat(101) + &"]".repeat(101)), "nested deeper than 100 levels");

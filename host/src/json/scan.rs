@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::surrogates::with_whole_characters;
+
 /// The tokens of a JSON Pointer, unescaped; none where it is not one.
 pub(super) fn tokens(pointer: &str) -> Option<impl Iterator<Item = Cow<'_, str>>> {
     if !pointer.is_empty() && !pointer.starts_with('/') {
@@ -93,7 +95,9 @@ fn is_key(quoted: &[u8], token: &str) -> bool {
 }
 
 pub(super) fn unescaped(quoted: &[u8]) -> String {
-    serde_json::from_slice(quoted).expect("a key of valid JSON is a valid string")
+    let text = std::str::from_utf8(quoted).expect("valid JSON is UTF-8");
+    let whole = with_whole_characters(text).map_or(Cow::Borrowed(text), Cow::Owned);
+    serde_json::from_str(&whole).expect("a key of valid JSON is a valid string")
 }
 
 /// The members of an object, or the items of an array.

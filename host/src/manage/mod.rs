@@ -16,12 +16,12 @@ mod uploads;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::App;
 use crate::event::{Tenant, Violation};
 use crate::formats::Refusal;
+use crate::json::Json;
 use crate::marks::Slot;
 use crate::plugin::{PluginRef, PluginVersion};
 use crate::schemas::Schema;
@@ -130,7 +130,7 @@ pub async fn check_configuration(
     tenant: &Tenant,
     version: &PluginVersion,
     field: &str,
-    config: &Value,
+    config: &Json,
 ) -> Result<Result<Checked, Vec<Violation>>, Refusal> {
     let field = format!("{field}/config");
     let violations = violations(app, tenant, version, config).await?;
@@ -160,7 +160,7 @@ async fn attach(
     tenant: &Tenant,
     version: &PluginVersion,
     field: &str,
-    config: &Value,
+    config: &Json,
 ) -> Result<Result<Step, Vec<Violation>>, Refusal> {
     let checked = check_configuration(app, tenant, version, field, config).await?;
     let (step, slow) = match checked {
@@ -244,16 +244,18 @@ async fn violations(
     app: &App,
     tenant: &Tenant,
     version: &PluginVersion,
-    config: &Value,
+    config: &Json,
 ) -> Result<Vec<Violation>, Refusal> {
     let Some(schema) = version.manifest.config_schema.clone() else { return Ok(Vec::new()) };
     let unavailable = |why: &str| Refusal::Unavailable(format!("{why}; try again"));
     let config = config.clone();
     if version.tenant.is_none() {
         // The operator's schemas are as good as ours.
-        let bytes = config.to_string().len();
-        let work =
-            move |_: &mut Slot| Schema::strange(&schema).map(|schema| schema.violations(&config));
+        let bytes = config.bytes().len();
+        let work = move |_: &mut Slot| {
+            let config = config.read().expect("JSON is a JSON value");
+            Schema::strange(&schema).map(|schema| schema.violations(&config))
+        };
         let checked = app.trials.ask(&Some(tenant.clone()), bytes, work).await;
         let checked = checked.ok_or_else(|| unavailable("the configuration was not checked"))?;
         return checked.map_err(|why| unavailable(&format!("the plugin's schema {why}")));
@@ -262,7 +264,7 @@ async fn violations(
         unavailable("as many of your configurations wait to be checked as may wait")
     })?;
     let workshop = Arc::clone(&app.workshop);
-    let work = move || workshop.violations(schema, &config.to_string());
+    let work = move || workshop.violations(schema, config.text());
     let checked = tokio::task::spawn_blocking(work).await;
     match checked.map_err(|_| unavailable("the configuration was not checked"))? {
         Ok(violations) => Ok(violations),

@@ -17,7 +17,16 @@ const DNS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many domains above each other are asked for.
 const DOMAINS_MAX: usize = 8;
 
-/// How many deliveries a minute the endpoint agrees to; none where it does not say.
+/// What an endpoint has agreed to.
+#[derive(Debug, Default)]
+pub(super) struct Agreement {
+    /// Where deliveries come from; none where there was no handshake about it.
+    pub(super) origin: Option<String>,
+    /// How many deliveries there may be a minute; none where the endpoint does not say.
+    pub(super) rate_per_minute: Option<u32>,
+}
+
+/// Asks an endpoint whether it wants deliveries.
 ///
 /// # Errors
 ///
@@ -27,12 +36,12 @@ pub(super) async fn prove(
     tenant: &Tenant,
     proof: Proof,
     url: &Url,
-) -> Result<Option<u32>, String> {
+) -> Result<Agreement, String> {
     match proof {
-        Proof::None => Ok(None),
+        Proof::None => Ok(Agreement::default()),
         Proof::Handshake => handshake(app, tenant, url).await,
         Proof::HandshakeOrEcho => match handshake(app, tenant, url).await {
-            Ok(rate) => Ok(rate),
+            Ok(agreement) => Ok(agreement),
             Err(why) => echo(app, tenant, url).await.map_err(|other| format!("{why}; and {other}")),
         },
         Proof::DnsRecord => dns_record(app, tenant, url).await,
@@ -40,7 +49,7 @@ pub(super) async fn prove(
 }
 
 /// CloudEvents 1.0.2, HTTP 1.1 Web Hooks, section 4 ("Abuse Protection").
-async fn handshake(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>, String> {
+async fn handshake(app: &App, tenant: &Tenant, url: &Url) -> Result<Agreement, String> {
     let origin = &app.settings.webhook_origin;
     let answer = app.sender.ask_for_consent(tenant, url, origin).await?;
     let allowed = answer.allowed_origin.as_deref().unwrap_or_default();
@@ -50,28 +59,29 @@ async fn handshake(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>,
         ));
     }
     let rate = answer.allowed_rate.filter(|it| it != "*");
-    Ok(rate.and_then(|it| it.parse().ok()))
+    let rate_per_minute = rate.and_then(|it| it.parse().ok());
+    Ok(Agreement { origin: Some(origin.clone()), rate_per_minute })
 }
 
 /// Ours: the provider's pages speak of a validation payload and do not show it.
-async fn echo(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>, String> {
+async fn echo(app: &App, tenant: &Tenant, url: &Url) -> Result<Agreement, String> {
     let code = BASE64_URL_SAFE_NO_PAD.encode(secret::random::<18>());
     if app.sender.ask_for_echo(tenant, url, &code).await? == code {
-        Ok(None)
+        Ok(Agreement::default())
     } else {
         Err("does not answer `ValidationCode` with `ValidationResponse`".to_owned())
     }
 }
 
 /// Ours: the provider's pages speak of a TXT record and name neither it nor its value.
-async fn dns_record(app: &App, tenant: &Tenant, url: &Url) -> Result<Option<u32>, String> {
+async fn dns_record(app: &App, tenant: &Tenant, url: &Url) -> Result<Agreement, String> {
     let Some(Host::Domain(host)) = url.host() else {
         return Err("must have a domain, which a TXT record can validate".to_owned());
     };
     let wanted = dns_token(app, tenant);
     let trouble = match patience::timeout(DNS_TIMEOUT, has_record(app, tenant, host, &wanted)).await
     {
-        Ok(Ok(true)) => return Ok(None),
+        Ok(Ok(true)) => return Ok(Agreement::default()),
         Ok(Ok(false)) => String::new(),
         Ok(Err(why)) => format!(" (DNS says: {why})"),
         Err(_) => " (DNS says nothing in time)".to_owned(),

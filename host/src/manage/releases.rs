@@ -1,5 +1,6 @@
-//! What was held while a subscription was paused, or while its plugin failed, goes out again: in order, at a
-//! bounded rate, and before anything that comes meanwhile, which is held as well until then.
+//! What was held while a subscription was paused, or while its plugin failed, goes out again: one at a time, in order,
+//! at a bounded rate, and before anything that comes meanwhile. That is held as well until then, and goes out side by
+//! side: otherwise an endpoint that gets more than it takes one by one would never catch up.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,7 +20,7 @@ use crate::supervise::Stop;
 const ROUND: Duration = Duration::from_millis(100);
 const ROUNDS_A_SECOND: usize = 10;
 /// How long an endpoint that does not take what is due is let alone, at most.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// How many subscriptions of a tenant are looked at in one round, and how many tenants have theirs at once.
 const OWN_LOOKS_MAX: usize = 32;
@@ -36,6 +37,8 @@ pub struct Releases {
 #[derive(Clone)]
 struct Next {
     tenant: Tenant,
+    /// When it began: events that were accepted before then are a part of what was held.
+    began_at_ms: i64,
     at: Instant,
     wait: Duration,
 }
@@ -43,14 +46,23 @@ struct Next {
 impl Releases {
     /// Whether there is still something that goes first.
     pub fn is_under_way(&self, subscription: Uuid) -> bool {
+        self.began_at_ms(subscription).is_some()
+    }
+
+    /// Since when there is something that goes first; none where there is nothing.
+    pub fn began_at_ms(&self, subscription: Uuid) -> Option<i64> {
         let under_way = self.under_way.read().unwrap_or_else(PoisonError::into_inner);
-        !under_way.is_empty() && under_way.contains_key(&subscription)
+        if under_way.is_empty() {
+            return None;
+        }
+        under_way.get(&subscription).map(|it| it.began_at_ms)
     }
 
     /// To be called when a subscription has become active or its plugin well, before anybody is told: nothing
     /// that comes then may overtake what is held. It ends by itself when there is nothing.
     pub fn begin(&self, tenant: &Tenant, subscription: Uuid) {
-        let next = Next { tenant: tenant.clone(), at: Instant::now(), wait: ROUND };
+        let (tenant, began_at_ms) = (tenant.clone(), clock::now_ms());
+        let next = Next { tenant, began_at_ms, at: Instant::now(), wait: ROUND };
         self.under_way.write().unwrap_or_else(PoisonError::into_inner).insert(subscription, next);
         self.begins.notify_one();
     }
@@ -121,7 +133,7 @@ async fn release_all(app: Arc<App>, own: Vec<(Uuid, Next)>) {
 
 async fn release(app: &App, subscription: Uuid, looked: Next) -> store::Result<()> {
     let limit = (app.settings.catch_up_per_second / ROUNDS_A_SECOND).max(1);
-    let Next { tenant, at, wait } = looked;
+    let Next { tenant, began_at_ms, at, wait } = looked;
     let released = app.store.release_held(&tenant, subscription, limit, clock::now_ms()).await?;
     let wait = match released {
         None => {
@@ -134,6 +146,7 @@ async fn release(app: &App, subscription: Uuid, looked: Next) -> store::Result<(
             ROUND
         }
     };
-    app.releases.put(subscription, at, Some(Next { tenant, at: Instant::now() + wait, wait }));
+    let next = Next { tenant, began_at_ms, at: Instant::now() + wait, wait };
+    app.releases.put(subscription, at, Some(next));
     Ok(())
 }

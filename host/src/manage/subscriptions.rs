@@ -6,7 +6,7 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
-use super::proof::prove;
+use super::proof::{Agreement, prove};
 use super::{Seen, pin};
 use crate::app::App;
 use crate::clock;
@@ -33,7 +33,7 @@ pub async fn create(
     draft: Draft,
 ) -> Result<Subscription, Refusal> {
     check_endpoint(app, tenant, format, &draft).await?;
-    let Asked { state, rate_per_minute } = ask_endpoint(
+    let Asked { state, agreement } = ask_endpoint(
         app,
         tenant,
         format,
@@ -68,7 +68,8 @@ pub async fn create(
         steps: draft.steps.unwrap_or_default(),
         rendering: Arc::default(),
         rendering_hash: Digest::of(b""),
-        rate_per_minute,
+        agreed_origin: agreement.origin,
+        rate_per_minute: agreement.rate_per_minute,
         pace: Pace::default(),
         secrets: key.into_iter().map(|key| SigningSecret { key, valid_until_ms: None }).collect(),
         document: draft.document,
@@ -308,7 +309,9 @@ async fn apply(app: &App, mut it: Subscription, change: &Change) -> Result<Appli
         let asked =
             ask_endpoint(app, &it.tenant, format, it.state, &it.document, &it.url, url_field)
                 .await?;
-        (it.state, it.rate_per_minute) = (asked.state, asked.rate_per_minute);
+        it.state = asked.state;
+        (it.agreed_origin, it.rate_per_minute) =
+            (asked.agreement.origin, asked.agreement.rate_per_minute);
     }
     Ok(Applied { changed: it, unique, secret })
 }
@@ -336,7 +339,7 @@ async fn check_endpoint(
 /// What comes of asking an endpoint.
 struct Asked {
     state: State,
-    rate_per_minute: Option<u32>,
+    agreement: Agreement,
 }
 
 /// Asks the endpoint of a subscription that is to be active whether it wants deliveries, where the
@@ -351,14 +354,14 @@ async fn ask_endpoint(
     url_field: &str,
 ) -> Result<Asked, Refusal> {
     if state != State::Active {
-        return Ok(Asked { state, rate_per_minute: None });
+        return Ok(Asked { state, agreement: Agreement::default() });
     }
     let proof = format.proof(document);
     match (prove(app, tenant, proof, url).await, proof) {
-        (Ok(rate_per_minute), _) => Ok(Asked { state, rate_per_minute }),
+        (Ok(agreement), _) => Ok(Asked { state, agreement }),
         (Err(why), Proof::HandshakeOrEcho) => {
             tracing::info!(%tenant, %why, "a subscription stays paused: its endpoint is not validated");
-            Ok(Asked { state: State::Paused, rate_per_minute: None })
+            Ok(Asked { state: State::Paused, agreement: Agreement::default() })
         }
         (Err(why), _) => Err(Refusal::Invalid(vec![Violation::new(url_field, why)])),
     }

@@ -241,7 +241,7 @@ impl<'a> Followers<'a> {
         subscription: Uuid,
         step: &StepRef,
     ) -> Result<Result<Step, Vec<Violation>>, Refusal> {
-        let key = (tenant.clone(), Digest::of(step.config.to_string().as_bytes()));
+        let key = (tenant.clone(), Digest::of(step.config.bytes()));
         if let Some(step) = self.steps.get(&key) {
             return Ok(Ok(step.clone()));
         }

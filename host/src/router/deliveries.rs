@@ -12,7 +12,7 @@ use crate::inbox::Ready;
 use crate::plugin::Digest;
 use crate::render::{Body, Rendered};
 use crate::store::{Quarantine, Record};
-use crate::subscription::{State, Subscription};
+use crate::subscription::{IN_TURN, State, Subscription};
 use crate::wasm::Fault;
 
 /// How much is made of one event in a turn.
@@ -51,6 +51,7 @@ impl Routing {
             quarantine.plugin, quarantine.reason.code
         );
         delivery.reason = Some(Reason::new("plugin-quarantined", detail));
+        delivery.order_key = self.order_key(subscription).or(Some(IN_TURN));
         self.record(delivery, out);
         // The plugin may be well by now.
         out.changed.push(subscription.id);
@@ -145,17 +146,21 @@ impl Routing {
     /// The event is for whoever wanted it when it was accepted; what becomes of the delivery is for the
     /// subscription as it is now.
     fn new_delivery(&self, subscription: &Subscription, part: u16) -> Delivery {
-        let state = match self.app.subscription(subscription.id) {
-            None => DeliveryState::Cancelled,
-            Some(now) if now.state == State::Paused && now.catch_up => DeliveryState::Held,
+        let present = self.app.subscription(subscription.id);
+        let (state, in_turn) = match (present, self.app.releases.began_at_ms(subscription.id)) {
+            (None, _) => (DeliveryState::Cancelled, false),
+            (Some(now), _) if now.state == State::Paused && now.catch_up => {
+                (DeliveryState::Held, true)
+            }
             // What is held goes before it.
-            Some(_) if self.app.releases.is_under_way(subscription.id) => DeliveryState::Held,
-            Some(_) => DeliveryState::Pending,
+            (Some(_), Some(began_at_ms)) => {
+                (DeliveryState::Held, self.event.accepted_at_ms <= began_at_ms)
+            }
+            (Some(_), None) => (DeliveryState::Pending, false),
         };
         let mut delivery = self.delivery(subscription, part, state);
         if state != DeliveryState::Cancelled {
-            let order = subscription.pace.order.as_ref();
-            delivery.order_key = order.and_then(|it| it.key.of(&self.event));
+            delivery.order_key = self.order_key(subscription).or(in_turn.then_some(IN_TURN));
         }
         if state == DeliveryState::Held {
             let detail =
@@ -163,6 +168,11 @@ impl Routing {
             delivery.reason = Some(Reason::new("paused", detail));
         }
         delivery
+    }
+
+    /// The key of the deliveries that the subscriber wants one after the other.
+    fn order_key(&self, subscription: &Subscription) -> Option<i64> {
+        subscription.pace.order.as_ref()?.key.of(&self.event)
     }
 
     fn delivery(&self, subscription: &Subscription, part: u16, state: DeliveryState) -> Delivery {

@@ -1,10 +1,14 @@
 //! JSON Schemas, compiled once. The only room that knows `jsonschema`.
 
+mod drafts;
+mod loops;
+
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 use url::Url;
 
+use crate::endpoint::{self, Writing};
 use crate::event::{VIOLATIONS_MAX, Violation};
 
 /// Every file of `schemas/`: its path below the folder, and its text.
@@ -42,7 +46,12 @@ pub struct Schema {
     validator: Validator,
 }
 
-/// Which URLs may be endpoints: what `"format": "https-endpoint"` and `"endpoint"` in a schema mean.
+/// The formats of the URLs of endpoints.
+const HTTPS: &str = "https-endpoint";
+const ANY: &str = "endpoint";
+const PASTED: &str = "pasted-https-endpoint";
+
+/// Which URLs may be endpoints: what `"format": "https-endpoint"` in a schema means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoints {
     /// As the schema says.
@@ -87,6 +96,13 @@ impl Schema {
         if source.to_string().len() > STRANGE_SCHEMA_BYTES_MAX {
             return Err(format!("is larger than {STRANGE_SCHEMA_BYTES_MAX} bytes"));
         }
+        drafts::check(source)?;
+        if let Some(pointer) = loops::endless(source) {
+            return Err(format!(
+                "refers to itself without end at `#{pointer}`: a reference has to lead to a schema of something \
+                 inside the value"
+            ));
+        }
         Schema::compile(source.clone(), Endpoints::Strict)
     }
 
@@ -99,10 +115,11 @@ impl Schema {
             .offline()
             .with_pattern_options(patterns)
             .should_validate_formats(true)
-            .with_format("https-endpoint", move |text: &str| is_endpoint(text, http))
-            .with_format("endpoint", |text: &str| is_endpoint(text, true))
+            .with_format(HTTPS, move |text: &str| is_endpoint(text, http, Writing::Exact))
+            .with_format(ANY, |text: &str| is_endpoint(text, true, Writing::Exact))
+            .with_format(PASTED, move |text: &str| is_endpoint(text, http, Writing::Pasted))
             .build(&source)
-            .map_err(|err| err.to_string())?;
+            .map_err(|err| unusable(&err))?;
         Ok(Schema { source, validator })
     }
 
@@ -173,9 +190,17 @@ impl Schema {
                 let hint = self.hint(err.schema_path().as_str());
                 tell(Violation::new(member(name), hint.unwrap_or("is not known here")));
             }
-            _ => {
+            kind => {
                 let hint = self.hint(err.schema_path().as_str());
-                let detail = hint.map_or_else(|| own_words(err), str::to_owned);
+                let badly_written = match (kind, &**err.instance()) {
+                    (ValidationErrorKind::Format { format }, Value::String(text)) => {
+                        writing(format).and_then(|it| endpoint::hint(text, it))
+                    }
+                    _ => None,
+                };
+                let detail = badly_written
+                    .or_else(|| hint.map(str::to_owned))
+                    .unwrap_or_else(|| own_words(err));
                 tell(Violation::new(at, detail));
             }
         }
@@ -191,6 +216,18 @@ impl Schema {
     fn description(&self, pointer: &str) -> Option<&str> {
         let text = self.source.pointer(pointer)?.get("description")?.as_str()?;
         text.starts_with("must ").then_some(text)
+    }
+}
+
+/// Why a schema cannot be used: where in it, and what would be right.
+fn unusable(err: &ValidationError<'_>) -> String {
+    let at = err.instance_path();
+    match err.kind() {
+        ValidationErrorKind::Format { format } if format == "regex" => format!(
+            "has a pattern at `#{at}` that cannot be used: patterns are matched in linear time, so they have no \
+             look-around and no back references, and they are not large: {err}"
+        ),
+        _ => format!("is wrong at `#{at}`, read as JSON Schema 2020-12: {err}"),
     }
 }
 
@@ -212,11 +249,18 @@ fn own_words(err: &ValidationError<'_>) -> String {
     err.masked_with("").to_string().trim().to_owned()
 }
 
-fn is_endpoint(text: &str, http: bool) -> bool {
-    Url::parse(text).is_ok_and(|url| {
-        (url.scheme() == "https" || http && url.scheme() == "http")
-            && url.host_str().is_some_and(|host| !host.is_empty())
-    })
+/// How strictly URLs of a format are read; none where it is not one of endpoints.
+fn writing(format: &str) -> Option<Writing> {
+    match format {
+        HTTPS | ANY => Some(Writing::Exact),
+        PASTED => Some(Writing::Pasted),
+        _ => None,
+    }
+}
+
+fn is_endpoint(text: &str, http: bool, writing: Writing) -> bool {
+    let has_scheme = |url: Url| url.scheme() == "https" || http && url.scheme() == "http";
+    Url::parse(text).is_ok_and(has_scheme) && endpoint::is_url(text, writing)
 }
 
 #[cfg(test)]

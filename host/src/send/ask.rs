@@ -10,6 +10,8 @@ use super::exchange::Answer;
 use super::{Sender, our_request};
 use crate::event::Tenant;
 
+/// Where deliveries come from (CloudEvents 1.0.2, HTTP 1.1 Web Hooks, section 4.1.2).
+pub(crate) const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
 /// How long an endpoint may think about whether it wants deliveries.
 const QUESTION: Duration = Duration::from_secs(10);
 
@@ -34,8 +36,8 @@ impl Sender {
         origin: &str,
     ) -> Result<Consent, String> {
         let origin = HeaderValue::try_from(origin).map_err(|err| err.to_string())?;
-        let name = HeaderName::from_static("webhook-request-origin");
-        let answer = self.ask(tenant, url, Method::OPTIONS, (name, origin), Bytes::new()).await?;
+        let header = (REQUEST_ORIGIN, origin);
+        let answer = self.ask(tenant, url, Method::OPTIONS, header, Bytes::new()).await?;
         let header =
             |name: &str| Some(answer.response.headers().get(name)?.to_str().ok()?.to_owned());
         if !answer.response.status().is_success() {

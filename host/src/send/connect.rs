@@ -323,6 +323,11 @@ async fn speak_http(stream: Stream, is_h2: bool) -> hyper::Result<Sending> {
     } else {
         let mut builder = http1::Builder::new();
         builder.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
+        // The status line says what became of a delivery, and it counts also where a header is malformed.
+        builder
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .ignore_invalid_headers_in_responses(true);
         let (sending, connection) = builder.handshake(io).await?;
         tokio::spawn(connection);
         Ok(Sending::Http1(sending))

@@ -30,6 +30,7 @@ use crate::event::Tenant;
 use crate::fair::Owner;
 use crate::patience;
 pub use ask::Consent;
+pub(crate) use ask::REQUEST_ORIGIN;
 use connect::Connector;
 use exchange::{Answer, Exchange, exchange};
 use kept::{Kept, Origin};
@@ -254,11 +255,11 @@ fn shown(it: Request) -> Vec<(HeaderName, String)> {
     headers
 }
 
-/// Seconds or a date (RFC 9110, section 10.2.3).
+/// Seconds, of any number of digits, or a date (RFC 9110, section 10.2.3). A number that is too large is a long wait.
 fn parse_retry_after(value: &HeaderValue, now_ms: i64) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     let at = date.duration_since(std::time::UNIX_EPOCH).ok()?;

@@ -289,11 +289,12 @@ pub trait Store: PluginStore + ReplayStore {
         order_wait_ms: Option<i64>,
     ) -> Result<Claim>;
 
-    /// The subscriptions that deliveries are held for.
+    /// The subscriptions that deliveries are held for, or were held for and have not gone yet.
     async fn holding(&self) -> Result<Vec<Uuid>>;
 
     /// Makes the oldest deliveries due that are held for a subscription, once all that are due are gone
-    /// out. Answers how many; none where nothing is held, or something keeps it from being delivered to.
+    /// out. Those that go one after the other (`IN_TURN`) go before those that do not. Answers how many; none where
+    /// nothing is held and all that were held have gone, or where something keeps it from being delivered to.
     async fn release_held(
         &self,
         tenant: &Tenant,

@@ -1,14 +1,17 @@
 //! Two pipelines on the same event.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use json_patch::PatchOperation;
 use serde::Serialize;
-use serde_json::Value;
+use uuid::Uuid;
 
 use crate::delivery::Reason;
 use crate::event::Event;
 use crate::formats::Format;
+use crate::json::Spelled;
 use crate::render::{Body, Rendered, Rendering, render};
 use crate::wasm::{Fault, Runtime, StepRun};
 
@@ -29,15 +32,49 @@ pub enum Change {
 /// What comparing two pipelines on one event has shown.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
+    event: Uuid,
+    #[serde(rename = "type")]
+    event_type: String,
     pub change: Change,
-    /// From the present body to the proposed one, as a JSON Patch (RFC 6902), part by part.
+    /// From the present body to the proposed one, part by part.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub diff: Vec<Value>,
+    pub diff: Vec<Difference>,
     /// Why the proposed pipeline delivers nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     pub present: Cost,
     pub proposed: Cost,
+}
+
+/// From one body to another.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Difference {
+    /// Both are JSON: a JSON Patch (RFC 6902). Numbers in it are written as they are in the bodies.
+    Patch(Vec<Operation>),
+    Texts {
+        before: String,
+        after: String,
+    },
+    TooLong {
+        too_long: bool,
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// One operation of a patch.
+#[derive(Clone, Debug, Serialize)]
+pub struct Operation {
+    op: &'static str,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Spelled>,
 }
 
 /// What all the steps of a pipeline took.
@@ -96,6 +133,8 @@ pub fn compare(
         _ => Vec::new(),
     };
     Ok(Comparison {
+        event: event.id,
+        event_type: event.content.attributes.event_type.clone(),
         change,
         diff,
         reason,
@@ -126,32 +165,41 @@ pub(super) fn judge(present: &Rendered, proposed: &Rendered) -> (Change, Option<
     }
 }
 
-pub(super) fn differences(before: &[Body], after: &[Body]) -> Vec<Value> {
+pub(super) fn differences(before: &[Body], after: &[Body]) -> Vec<Difference> {
     let none = Body { bytes: bytes::Bytes::new(), content_type: "" };
     let parts = before.len().max(after.len());
     let part = |bodies: &[Body], at: usize| bodies.get(at).unwrap_or(&none).bytes.clone();
     (0..parts).map(|at| difference(&part(before, at), &part(after, at))).collect()
 }
 
-/// From one body to another: a JSON Patch where both are JSON, and both texts where not. A difference
-/// that is too long is told by its length.
-pub fn difference(before: &[u8], after: &[u8]) -> Value {
-    let json = |bytes| serde_json::from_slice::<Value>(bytes).ok();
-    let diff = match (json(before), json(after)) {
+/// From one body to another: a patch where both are JSON, and both texts where not. A difference that is too long
+/// is told by its length.
+pub fn difference(before: &[u8], after: &[u8]) -> Difference {
+    let found = match (Spelled::read(before), Spelled::read(after)) {
         (Some(before), Some(after)) => {
-            serde_json::to_value(json_patch::diff(&before, &after)).expect("a patch is JSON")
+            let patch = json_patch::diff(&before.0, &after.0);
+            Difference::Patch(patch.0.into_iter().map(operation).collect())
         }
-        _ => serde_json::json!({
-            "before": String::from_utf8_lossy(before),
-            "after": String::from_utf8_lossy(after),
-        }),
+        _ => Difference::Texts {
+            before: String::from_utf8_lossy(before).into_owned(),
+            after: String::from_utf8_lossy(after).into_owned(),
+        },
     };
-    match diff.to_string().len() {
-        length if length > DIFFERENCE_BYTES_MAX => {
-            serde_json::json!({"too_long": true, "bytes": length})
-        }
-        _ => diff,
+    match found.to_string().len() {
+        bytes if bytes > DIFFERENCE_BYTES_MAX => Difference::TooLong { too_long: true, bytes },
+        _ => found,
     }
+}
+
+fn operation(it: PatchOperation) -> Operation {
+    let path = it.path().to_string();
+    let (op, value) = match it {
+        PatchOperation::Add(it) => ("add", Some(it.value)),
+        PatchOperation::Replace(it) => ("replace", Some(it.value)),
+        PatchOperation::Remove(_) => ("remove", None),
+        other => unreachable!("{other:?} is in no difference"),
+    };
+    Operation { op, path, value: value.map(Spelled) }
 }
 
 fn cost(runs: &[StepRun]) -> Cost {
@@ -159,5 +207,42 @@ fn cost(runs: &[StepRun]) -> Cost {
     Cost {
         time_us: u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
         fuel: runs.iter().map(|run| run.fuel).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_has_numbers_as_they_are_written() {
+        let before = br#"{"wei":993143214321423154315154321,"price":10.0,"text":"1","gone":1}"#;
+        let after = br#"{"wei":993143214321423154315154322,"price":10.00,"text":"2","new":[1E2]}"#;
+        let patch: Vec<_> = match difference(before, after) {
+            Difference::Patch(all) => {
+                all.iter().map(|it| serde_json::to_string(it).unwrap()).collect()
+            }
+            other => panic!("{other}"),
+        };
+        let mut wanted = [
+            r#"{"op":"replace","path":"/wei","value":993143214321423154315154322}"#,
+            r#"{"op":"replace","path":"/price","value":10.00}"#,
+            r#"{"op":"replace","path":"/text","value":"2"}"#,
+            r#"{"op":"remove","path":"/gone"}"#,
+            r#"{"op":"add","path":"/new","value":[1E2]}"#,
+        ];
+        let mut patch = patch;
+        patch.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(patch, wanted);
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_as_text_and_what_is_long_by_its_length() {
+        let told =
+            |before: &str, after: &str| difference(before.as_bytes(), after.as_bytes()).to_string();
+        assert_eq!(told("a=1", "a=2"), r#"{"before":"a=1","after":"a=2"}"#);
+        let long = format!("\"{}\"", "x".repeat(DIFFERENCE_BYTES_MAX));
+        assert!(told("1", &long).starts_with(r#"{"too_long":true,"bytes":1"#));
     }
 }

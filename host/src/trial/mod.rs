@@ -7,15 +7,16 @@ mod shadow;
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::delivery::Reason;
 use crate::event::{Content, Event};
 use crate::formats::{CloudEvents, Format};
+use crate::json::Json;
 use crate::render::{Output, Rendering};
 use crate::wasm::{Addressee, Fault, Outcome, Runtime, Step, StepRun};
 
-pub use compare::{Change, Comparison, Totals, compare, difference};
+pub use compare::{Change, Comparison, Difference, Totals, compare, difference};
 pub use reproduce::Reproduction;
 pub use shadow::{Seeing, Shadow, Shadows};
 
@@ -27,27 +28,16 @@ pub struct Trial {
     pub run: Option<StepRun>,
 }
 
-/// What is said of the event, and what comes out of it, in the CloudEvents JSON format.
-#[derive(Clone, Debug, PartialEq)]
+/// What is said of the event, and what comes out of it, in the CloudEvents JSON format: as it stands in answers and
+/// in the expectations of cases.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Verdict {
     Pass,
-    Replace(Value),
-    Split(Vec<Value>),
-    Drop(Reason),
-    Fail(Reason),
-}
-
-impl Verdict {
-    /// As it stands in answers and in the expectations of cases.
-    pub fn to_json(&self) -> Value {
-        match self {
-            Verdict::Pass => json!({"verdict": "pass"}),
-            Verdict::Replace(event) => json!({"verdict": "replace", "event": event}),
-            Verdict::Split(events) => json!({"verdict": "split", "events": events}),
-            Verdict::Drop(reason) => json!({"verdict": "drop", "reason": reason}),
-            Verdict::Fail(reason) => json!({"verdict": "fail", "reason": reason}),
-        }
-    }
+    Replace { event: Json },
+    Split { events: Vec<Json> },
+    Drop { reason: Reason },
+    Fail { reason: Reason },
 }
 
 /// Runs one step on an event.
@@ -59,22 +49,24 @@ pub fn try_step(runtime: &Runtime, event: &Arc<Event>, step: &Step) -> Result<Tr
     let addressee = Addressee { subscription: "", format: event.format, locale: None };
     let ran = runtime.run(event, std::slice::from_ref(step), &addressee)?;
     let verdict = match ran.outcome {
-        Outcome::Drop(reason) => Verdict::Drop(reason),
-        Outcome::Fail(reason) => Verdict::Fail(reason),
+        Outcome::Drop(reason) => Verdict::Drop { reason },
+        Outcome::Fail(reason) => Verdict::Fail { reason },
         Outcome::Deliver(parts) => match parts.as_slice() {
             [one] if Arc::ptr_eq(one, &event.content) => Verdict::Pass,
             // A split into one part has given it an id of its own.
-            [one] => Verdict::Replace(structured(event, one)),
-            parts => Verdict::Split(parts.iter().map(|it| structured(event, it)).collect()),
+            [one] => Verdict::Replace { event: structured(event, one) },
+            parts => {
+                Verdict::Split { events: parts.iter().map(|it| structured(event, it)).collect() }
+            }
         },
     };
     Ok(Trial { verdict, run: ran.runs.into_iter().next() })
 }
 
 /// An event in the CloudEvents JSON format.
-pub fn structured(event: &Event, content: &Content) -> Value {
+pub fn structured(event: &Event, content: &Content) -> Json {
     let out = Output::new(usize::MAX);
     let body = CloudEvents.encode(event, content, &Rendering::default(), out);
     let body = body.expect("it may be of any size");
-    serde_json::from_slice(&body.bytes).expect("the format writes JSON")
+    Json::trusted(body.bytes)
 }

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::structured;
 use crate::delivery::{Delivery, Reason};
 use crate::event::{Event, Tenant, format_name};
 use crate::formats::Refusal;
+use crate::json::Json;
 use crate::plugin::Digest;
 use crate::publication;
 use crate::render::Rendering;
@@ -28,17 +26,14 @@ pub struct Reproduction {
     pub tenant: Tenant,
     pub event_id: Uuid,
     pub event_format: String,
-    /// In the CloudEvents JSON format.
-    pub event: Value,
-    /// The data, byte for byte: JSON that has been parsed and written again may differ in white space.
-    pub data_base64: Option<String>,
+    /// In the CloudEvents JSON format, the data byte for byte.
+    pub event: Json,
     pub alternate_ids: Vec<(String, String)>,
     pub accepted_at_ms: i64,
 }
 
 impl Reproduction {
     pub fn new(delivery: &Delivery, event: &Event, rendering: Rendering) -> Reproduction {
-        let data = event.content.data.as_ref();
         Reproduction {
             delivery: delivery.id,
             part: delivery.part,
@@ -49,7 +44,6 @@ impl Reproduction {
             event_id: event.id,
             event_format: event.format.to_owned(),
             event: structured(event, &event.content),
-            data_base64: data.map(|data| BASE64_STANDARD.encode(data.bytes())),
             alternate_ids: event.alternate_ids.clone(),
             accepted_at_ms: event.accepted_at_ms,
         }
@@ -61,17 +55,7 @@ impl Reproduction {
     ///
     /// It is none: the text was changed.
     pub fn event(&self) -> Result<Event, Refusal> {
-        let mut event = self.event.clone();
-        if let Some(members) = event.as_object_mut() {
-            members.remove("data");
-            members.remove("data_base64");
-        }
-        let mut sent = publication::structured(Bytes::from(event.to_string()))?;
-        if let Some(data) = &self.data_base64 {
-            let bytes = BASE64_STANDARD.decode(data);
-            let bytes = bytes.map_err(|err| Refusal::Malformed(err.to_string()))?;
-            sent.data = publication::SentData::Bytes(bytes.into());
-        }
+        let sent = publication::structured(self.event.bytes().clone())?;
         let publication = sent.read().map_err(Refusal::Invalid)?;
         Ok(Event {
             id: self.event_id,

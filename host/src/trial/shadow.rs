@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use uuid::Uuid;
 
-use super::compare::{Change, Totals, differences, judge};
+use super::compare::{Change, Difference, Totals, differences, judge};
 use crate::clock;
+use crate::delivery::Reason;
 use crate::event::{Event, Tenant};
 use crate::fair::Busy;
 use crate::formats::Format;
@@ -41,12 +42,33 @@ pub struct Shadow {
     seen: Mutex<Seen>,
 }
 
-#[derive(Debug, Default)]
+/// What has come of a shadow.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    steps: Vec<StepRef>,
+    percent: u8,
+    began_at: String,
+    ends_at: String,
+    #[serde(flatten)]
+    seen: Seen,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
 struct Seen {
     totals: Totals,
-    examples: Vec<Value>,
+    examples: Vec<Example>,
     /// How many events it would have seen, had there been room or the code of its plugins.
     left_out: u64,
+}
+
+/// An event of which something else would become.
+#[derive(Clone, Debug, Serialize)]
+struct Example {
+    event: Uuid,
+    change: Change,
+    /// From what is really sent to what would be.
+    diff: Vec<Difference>,
+    reason: Option<Reason>,
 }
 
 /// All shadows, by their subscription.
@@ -91,17 +113,15 @@ impl Shadow {
     }
 
     /// What has come of it so far.
-    pub fn report(&self) -> Value {
-        let seen = lock(&self.seen);
-        json!({
-            "steps": self.steps,
-            "percent": self.percent,
-            "began_at": clock::rfc3339(self.began_at_ms),
-            "ends_at": clock::rfc3339(self.ends_at_ms),
-            "totals": seen.totals,
-            "examples": seen.examples,
-            "left_out": seen.left_out,
-        })
+    pub fn report(&self) -> Report {
+        let seen = lock(&self.seen).clone();
+        Report {
+            steps: self.steps.clone(),
+            percent: self.percent,
+            began_at: clock::rfc3339(self.began_at_ms),
+            ends_at: clock::rfc3339(self.ends_at_ms),
+            seen,
+        }
     }
 
     /// The same events at every try: chosen by their id.
@@ -223,9 +243,7 @@ impl Seeing {
                 (Rendered::Bodies(before), Rendered::Bodies(after)) => differences(before, after),
                 _ => Vec::new(),
             };
-            let example =
-                json!({"event": event.id, "change": change, "diff": diff, "reason": reason});
-            seen.examples.push(example);
+            seen.examples.push(Example { event: event.id, change, diff, reason });
         }
     }
 }

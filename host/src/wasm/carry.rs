@@ -11,7 +11,7 @@ use super::run::Answer;
 use super::stopwatch::Stopwatch;
 use super::{Fault, Limits};
 use crate::delivery::Reason;
-use crate::event::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Content, Data};
+use crate::event::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Content, Data, is_json_type};
 use crate::json::Json;
 
 /// The most parts that an event can be split into, and how many times what one run may answer they can
@@ -141,7 +141,11 @@ impl Work<'_> {
         if is_set {
             check_attributes(&attributes)?;
         }
-        let is_json = attributes.is_json();
+        let is_json = match &attributes.datacontenttype {
+            Some(media_type) => is_json_type(media_type),
+            // JSON is the default, and not for what came as bytes.
+            None => !matches!(content.data, Some(Data::Binary(_))),
+        };
         let data = match output.data {
             NewData::Same => content.data.clone(),
             NewData::Edits(edits) => self.edited(content, &edits)?,
@@ -159,7 +163,7 @@ impl Work<'_> {
 
     fn parsed(&mut self, bytes: Bytes) -> Result<Data, Fault> {
         self.clock.worked(bytes.len())?;
-        Json::parse(bytes)
+        Json::parse_data(bytes)
             .map(Data::Json)
             .map_err(|err| Fault::Verdict(format!("the new data are not JSON: {err}")))
     }

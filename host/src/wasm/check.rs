@@ -1,5 +1,6 @@
 //! Checks an uploaded file before anything of it is compiled, and makes a component out of it.
 
+use memchr::memmem;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::{PackageId, Resolve, WorldId};
@@ -51,7 +52,7 @@ impl Contract {
         })?;
         let shape = Shape::of(file)?;
         for import in &shape.imports {
-            check_import(import)?;
+            check_import(import, file)?;
         }
         let component =
             if shape.is_component { file.to_vec() } else { self.componentise(file, &shape)? };
@@ -59,9 +60,13 @@ impl Contract {
         Ok((component, shape.imports))
     }
 
-    /// Wraps a core module by the component type that its toolchain embedded, or else by its exports.
+    /// Wraps a core module by the component type that its toolchain embedded, or else by its exports. Custom sections,
+    /// such as names, are kept unless they cannot be read: traps are told with them.
     fn componentise(&self, module: &[u8], shape: &Shape) -> Result<Vec<u8>, Refusal> {
-        let mut module = module.to_vec();
+        self.wrap(module.to_vec(), shape).or_else(|why| self.wrap(bare(module).ok_or(why)?, shape))
+    }
+
+    fn wrap(&self, mut module: Vec<u8>, shape: &Shape) -> Result<Vec<u8>, Refusal> {
         if !shape.is_typed {
             let world = self.world(&shape.exports)?;
             wit_component::embed_component_metadata(
@@ -112,11 +117,39 @@ impl Contract {
     }
 }
 
+/// The module without its custom sections, which say nothing of what it does (core specification, section 2.5.13); the
+/// component type alone is kept. None where there is nothing to leave out.
+fn bare(module: &[u8]) -> Option<Vec<u8>> {
+    let mut kept = Vec::new();
+    let mut end = 0;
+    for payload in Parser::new(0).parse_all(module) {
+        let payload = payload.ok()?;
+        let content = match &payload {
+            Payload::Version { range, .. } => range.clone(),
+            payload => match payload.as_section() {
+                Some((_, content)) => content,
+                None => continue,
+            },
+        };
+        // The header of a section is between the one before it and its content.
+        let whole = &module[end..content.end];
+        end = content.end;
+        let is_bare = match payload {
+            Payload::CustomSection(it) => it.name().starts_with("component-type"),
+            _ => true,
+        };
+        if is_bare {
+            kept.extend_from_slice(whole);
+        }
+    }
+    (kept.len() < module.len()).then_some(kept)
+}
+
 fn unfit(err: &anyhow::Error) -> Refusal {
     Refusal::new("unfit-interface", format!("the file does not fit `plugin.wit`: {err:#}"))
 }
 
-fn check_import(name: &str) -> Result<(), Refusal> {
+fn check_import(name: &str, file: &[u8]) -> Result<(), Refusal> {
     let known = IMPORTS.iter().any(|it| {
         name.strip_prefix(PACKAGE)
             .and_then(|rest| rest.strip_prefix('/'))
@@ -126,11 +159,7 @@ fn check_import(name: &str) -> Result<(), Refusal> {
     if known {
         return Ok(());
     }
-    let cure = if name.starts_with("wasi") {
-        "; plugins have no WASI, so build without it (in Rust for `wasm32-unknown-unknown`)"
-    } else {
-        ""
-    };
+    let cure = cure(name, file);
     Err(Refusal::new(
         "forbidden-import",
         format!(
@@ -138,6 +167,43 @@ fn check_import(name: &str) -> Result<(), Refusal> {
              `{PACKAGE}/log`, version 1.x{cure}"
         ),
     ))
+}
+
+/// What to change where the file is made, so that it does not import this. Tools leave their names in what they make.
+fn cure(import: &str, file: &[u8]) -> &'static str {
+    let made_by =
+        |names: &[&str]| names.iter().any(|it| memmem::find(file, it.as_bytes()).is_some());
+    if !import.starts_with("wasi") {
+        return match import {
+            // Emscripten shortens `env` to `a`.
+            "env" | "a" => {
+                "; it is for a host that brings along C functions, so link it without them \
+                            (`-nostdlib`, `--no-entry`, no `--import-memory`)"
+            }
+            _ if import.starts_with("__wbindgen") || import == "wbg" => {
+                "; it is for browsers, so build it without `wasm-bindgen`"
+            }
+            "gojs" | "go" => {
+                "; it is for browsers, so build it with TinyGo's `-target=wasm-unknown`"
+            }
+            _ if import.starts_with("extism") => {
+                "; it is a plugin for Extism, so build it with the SDK or `plugin.wit` of this router"
+            }
+            _ => "",
+        };
+    }
+    if made_by(&["componentize-py", "componentize_py"]) {
+        "; plugins have no WASI, so build with `componentize-py componentize --stub-wasi`"
+    } else if made_by(&["ComponentizeJS", "componentize-js", "StarlingMonkey", "SpiderMonkey"]) {
+        "; plugins have no WASI, so build with ComponentizeJS's `disableFeatures`: `stdio`, `random`, `clocks`, \
+         `http` and `fetch-event`"
+    } else if made_by(&["TinyGo", "tinygo"]) {
+        "; plugins have no WASI, so build with TinyGo's `-target=wasm-unknown`"
+    } else if made_by(&["clang"]) && !made_by(&["rustc"]) {
+        "; plugins have no WASI, so build without its libc (`--target=wasm32-unknown-unknown -nostdlib`)"
+    } else {
+        "; plugins have no WASI, so build without it (in Rust for `wasm32-unknown-unknown`)"
+    }
 }
 
 /// What a file says of itself on its outermost level.
@@ -197,5 +263,33 @@ impl Shape {
             }
         }
         Ok(shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_imported_is_told_with_the_cure_of_the_tool_that_made_it() {
+        for (import, file, cure) in [
+            ("wasi:cli/environment@0.2.0", "…ComponentizeJS…", "`disableFeatures`"),
+            ("wasi:clocks/wall-clock@0.2.3", "libcomponentize_py_runtime.so", "--stub-wasi"),
+            ("wasi:cli/environment@0.2.0", "componentize-py", "--stub-wasi"),
+            ("wasi_snapshot_preview1", "TinyGo", "-target=wasm-unknown"),
+            ("wasi_snapshot_preview1", "clang", "-nostdlib"),
+            ("wasi_snapshot_preview1", "rustc, clang", "`wasm32-unknown-unknown`"),
+            ("wasi_unstable", "", "`wasm32-unknown-unknown`"),
+            ("env", "", "-nostdlib"),
+            ("__wbindgen_placeholder__", "", "`wasm-bindgen`"),
+            ("extism:host/env", "", "Extism"),
+            ("gojs", "", "TinyGo"),
+        ] {
+            let refusal = check_import(import, file.as_bytes()).unwrap_err();
+            assert_eq!(refusal.code, "forbidden-import");
+            assert!(refusal.detail.contains(import), "{refusal}");
+            assert!(refusal.detail.contains(cure), "{refusal}");
+        }
+        check_import("hookyard:plugin/event@1.2.0", b"").unwrap();
     }
 }

@@ -55,7 +55,7 @@ impl Run {
             return Err(Fault::Search);
         }
         self.clock.worked(searched)?;
-        Ok(found.map(|it| it.bytes().to_vec()))
+        Ok(found.map(|it| it.whole_text().into_owned().into_bytes()))
     }
 }
 
@@ -70,6 +70,7 @@ impl EventHost for Run {
         match &self.event {
             Some(input) => {
                 let it = input.content.attributes.clone();
+                let extensions = it.extensions.into_iter();
                 types::Attributes {
                     id: it.id,
                     source: it.source,
@@ -78,7 +79,7 @@ impl EventHost for Run {
                     time: it.time,
                     datacontenttype: it.datacontenttype,
                     dataschema: it.dataschema,
-                    extensions: it.extensions,
+                    extensions: extensions.map(|(name, it)| (name, it.into_text())).collect(),
                 }
             }
             None => types::Attributes {
@@ -102,7 +103,7 @@ impl EventHost for Run {
         if pointer.is_empty() {
             // Nothing is searched for that, so that only time bounds it, as it does `data`.
             let whole = match self.whole() {
-                Some(Data::Json(json)) => Some(json.bytes().to_vec()),
+                Some(Data::Json(json)) => Some(json.whole_text().into_owned().into_bytes()),
                 _ => None,
             };
             self.clock.worked(whole.as_ref().map_or(0, Vec::len))?;
@@ -126,7 +127,7 @@ impl EventHost for Run {
 
     fn text(&mut self) -> Option<String> {
         match self.whole()? {
-            Data::Json(json) => Some(json.text().to_owned()),
+            Data::Json(json) => Some(json.whole_text().into_owned()),
             Data::Text(bytes) | Data::Binary(bytes) => String::from_utf8(bytes.to_vec()).ok(),
         }
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::event::{Event, Tenant, format_name};
-use crate::json::Json;
+use crate::json::{Json, Spelled};
 use crate::publication::{Publication, structured};
 use crate::trial::Verdict;
 
@@ -24,16 +24,12 @@ pub(super) struct Case {
     /// The file, as its author wrote it.
     #[serde(skip)]
     text: String,
-    #[serde(default = "empty_object")]
-    pub(super) config: Value,
+    #[serde(default = "Json::empty_object")]
+    pub(super) config: Json,
     /// In the CloudEvents JSON format, as it would be published: the plugin sees it as its author wrote it.
     event: Box<RawValue>,
     #[serde(default)]
-    pub(super) expect: Value,
-}
-
-fn empty_object() -> Value {
-    json!({})
+    pub(super) expect: Spelled,
 }
 
 /// The cases in a folder, by their names.
@@ -66,35 +62,33 @@ impl Case {
 
     /// Writes into the case what the plugin really answers, and leaves the rest as its author wrote it.
     pub(super) fn update(&self, verdict: &Verdict) -> anyhow::Result<()> {
-        let mut expect = verdict.to_json();
-        if let Verdict::Fail(_) = verdict
-            && let Some(reason) = expect["reason"].as_object_mut()
-        {
+        let mut expect = Json::parse_event(serde_json::to_vec(verdict)?.into())?;
+        if let Verdict::Fail { .. } = verdict {
             // The texts of failures change with each build.
-            reason.remove("detail");
+            expect = expect.edit([("/reason/detail", None)])?;
         }
-        let expect = serde_json::to_string_pretty(&expect)?.replace('\n', "\n  ");
-        let updated = Json::parse(self.text.clone().into())?.edit([("/expect", Some(&*expect))])?;
+        let expect = expect.pretty().replace('\n', "\n  ");
+        let updated =
+            Json::parse_event(self.text.clone().into())?.edit([("/expect", Some(&*expect))])?;
         std::fs::write(&self.path, format!("{updated}\n"))
             .with_context(|| format!("cannot write `{}`", self.path.display()))
     }
 
-    /// Whether this is what was expected. The detail of a reason only counts where it is expected.
+    /// Whether this is what was expected. Numbers are to be written alike, and the detail of a reason only counts
+    /// where it is expected.
     pub(super) fn is_met(&self, verdict: &Verdict) -> bool {
-        let mut real = verdict.to_json();
-        if self.expect["reason"]["detail"].is_null()
-            && let Some(reason) = real["reason"].as_object_mut()
+        let real = serde_json::to_vec(verdict).expect("a verdict is JSON");
+        let Some(Spelled(mut real)) = Spelled::read(&real) else { return false };
+        let Spelled(mut expected) = self.expect.clone();
+        if expected["reason"]["detail"].is_null()
+            && let Some(Value::Object(reason)) = real.get_mut("reason")
         {
             reason.remove("detail");
         }
-        let mut expected = self.expect.clone();
-        if let Some(reason) = expected["reason"].as_object_mut() {
+        if let Some(Value::Object(reason)) = expected.get_mut("reason") {
             reason.retain(|_, it| !it.is_null());
         }
-        if let Some(members) = expected.as_object_mut() {
-            members.retain(|_, it| !it.is_null());
-        }
-        if let Some(members) = real.as_object_mut() {
+        for members in [&mut expected, &mut real].into_iter().filter_map(Value::as_object_mut) {
             members.retain(|_, it| !it.is_null());
         }
         expected == real

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use http::Method;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::Here;
 use crate::cli::client::Client;
 use crate::cli::print::say;
+use crate::json::Json;
 
 /// How often a router is asked for new lines.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -174,48 +176,67 @@ pub(super) struct Try {
 impl Try {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let name = name(self.name, &self.here)?;
-        let mut body = json!({"config": parse(&self.config, "the configuration")?});
+        let (mut event, mut config) = (None, parse(&self.config, "the configuration")?);
         if let Some(path) = &self.event {
-            let (event, config) = event_file(path)?;
-            body["event"] = event;
-            if let Some(config) = config {
-                body["config"] = config;
-            }
+            let (given, its_config) = event_file(path)?;
+            event = Some(given);
+            config = its_config.unwrap_or(config);
         }
-        if let Some(id) = self.event_id {
-            body["event_id"] = json!(id);
-        }
-        if let Some(sample) = &self.sample {
+        let sample = self.sample.as_ref().map(|sample| {
             let (format, event_type) = sample
                 .split_once('/')
                 .context("a sample is FORMAT/TYPE, as in kajabi/order_created")?;
-            body["sample"] = json!({"format": format, "type": event_type});
-        }
+            anyhow::Ok(Sample { format, event_type })
+        });
+        let body = Tried { config, event, event_id: self.event_id, sample: sample.transpose()? };
+        let given = [body.event.is_some(), body.event_id.is_some(), body.sample.is_some()];
         ensure!(
-            body.as_object().is_some_and(|it| it.len() == 2),
+            given.iter().filter(|it| **it).count() == 1,
             "give one of --event, --event-id and --sample FORMAT/TYPE"
         );
         let path = self.router.path(&format!("/v1/plugins/{name}/try"), &[]);
-        let answer =
-            self.router.client()?.call(Method::POST, &path, JSON, body.to_string()).await?;
-        say!("{}", serde_json::to_string_pretty(&answer)?)?;
+        let body = serde_json::to_vec(&body)?;
+        let answer = self.router.client()?.ask(Method::POST, &path, JSON, body).await?;
+        say!("{}", Json::parse_event(answer.into())?.pretty())?;
         Ok(())
     }
 }
 
-/// An event, or a case with an event and a configuration.
-fn event_file(path: &Path) -> anyhow::Result<(Value, Option<Value>)> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read `{}`", path.display()))?;
-    let mut it = parse(&text, &format!("`{}`", path.display()))?;
-    if it["specversion"].is_null() && it["event"].is_object() {
-        return Ok((it["event"].take(), it.get("config").cloned()));
-    }
-    Ok((it, None))
+/// A body that the API takes to try a plugin.
+#[derive(Serialize)]
+struct Tried<'a> {
+    config: Json,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<Sample<'a>>,
 }
 
-fn parse(text: &str, what: &str) -> anyhow::Result<Value> {
-    serde_json::from_str(text).with_context(|| format!("{what} is not JSON"))
+#[derive(Serialize)]
+struct Sample<'a> {
+    format: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+}
+
+/// An event, or a case with an event and a configuration.
+fn event_file(path: &Path) -> anyhow::Result<(Json, Option<Json>)> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
+    let it = parse(&text, &format!("`{}`", path.display()))?;
+    match it.get("/event") {
+        Some(event) if it.get("/specversion").is_none() && event.members().is_some() => {
+            let config = it.get("/config");
+            Ok((event, config))
+        }
+        _ => Ok((it, None)),
+    }
+}
+
+fn parse(text: &str, what: &str) -> anyhow::Result<Json> {
+    Json::parse_event(text.to_owned().into()).with_context(|| format!("{what} is not JSON"))
 }
 
 fn name(given: Option<String>, here: &Here) -> anyhow::Result<String> {

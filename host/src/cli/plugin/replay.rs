@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::Method;
+use serde::Deserialize;
 
 use super::local::Local;
 use super::remote::Router;
@@ -26,20 +27,32 @@ pub(super) struct Replay {
     output: Option<PathBuf>,
 }
 
+/// Where the files are to be had that the body was made with.
+#[derive(Deserialize)]
+struct Plugins {
+    plugins: Vec<Plugin>,
+}
+
+#[derive(Deserialize)]
+struct Plugin {
+    digest: Digest,
+    href: Option<String>,
+}
+
 impl Replay {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let client = self.router.client()?;
         let path = format!("/v1/deliveries/{}/reproduce", self.delivery);
         let path = self.router.path(&path, &[]);
-        let answer = client.call(Method::POST, &path, "application/json", "").await?;
+        let answer = client.ask(Method::POST, &path, "application/json", "").await?;
+        let other = "the router answers something else";
+        let Plugins { plugins } = serde_json::from_slice(&answer).context(other)?;
+        let it: Reproduction = serde_json::from_slice(&answer).context(other)?;
         let mut files = Vec::new();
-        for plugin in answer["plugins"].as_array().into_iter().flatten() {
-            let href = plugin["href"].as_str();
-            let href = href.with_context(|| format!("{} is no longer there", plugin["digest"]))?;
-            files.push(Bytes::from(client.bytes(&self.router.path(href, &[])).await?));
+        for Plugin { digest, href } in plugins {
+            let href = href.with_context(|| format!("{digest} is no longer there"))?;
+            files.push(Bytes::from(client.bytes(&self.router.path(&href, &[])).await?));
         }
-        let it: Reproduction =
-            serde_json::from_value(answer).context("the router answers something else")?;
         tokio::task::spawn_blocking(move || show(&it, files, self.output)).await?
     }
 }

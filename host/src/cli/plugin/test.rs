@@ -84,10 +84,10 @@ fn run_cases(project: &Project, update: bool) -> anyhow::Result<usize> {
 }
 
 fn explain(case: &Case, trial: &trial::Trial) -> anyhow::Result<()> {
-    let real = trial.verdict.to_json();
+    let real = serde_json::to_string(&trial.verdict)?;
     say!("  expected  {}", case.expect)?;
     say!("  answered  {real}")?;
-    let diff = trial::difference(case.expect.to_string().as_bytes(), real.to_string().as_bytes());
+    let diff = trial::difference(case.expect.to_string().as_bytes(), real.as_bytes());
     say!("  to go from the one to the other: {diff}")?;
     for line in trial.run.iter().flat_map(|run| &run.log) {
         say!("  log {}: {}", line.level.as_str(), line.message)?;

@@ -8,15 +8,21 @@ use url::Url;
 
 use super::form;
 use super::{CONTENT_TYPE, Copernica, NAME};
-use crate::event::{Violation, is_json_type};
+use crate::event::{Violation, essence, is_json_type};
 use crate::formats::{
-    Answer, Api, Call, Done, Login, Operation, Refusal, bearer, check, read_json, whole_number,
+    Answer, Api, Call, Done, Login, Operation, Refusal, bearer, check, read_json, take_id,
+    whole_number,
 };
+use crate::json::without_mark;
 use crate::schemas::Schema;
 use crate::subscription::{Draft, Filter, Subscription, TypePattern};
 
-const ALL: &str = "/v4/webhooks";
-const ONE: &str = "/v4/webhook/{id}";
+/// Of the versions, this one is documented; its calls about webhooks are those of the ones before.
+const ALL: &str = "/{version}/webhooks";
+const ONE: &str = "/{version}/webhook/{id}";
+const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
+/// The provider's clients read the id of something new here.
+const CREATED: HeaderName = HeaderName::from_static("x-created");
 const LOCATION: HeaderName = HeaderName::from_static("x-location");
 const DELETED: HeaderName = HeaderName::from_static("x-deleted");
 
@@ -45,6 +51,9 @@ impl Api for Copernica {
     }
 
     fn operation(&self, call: &Call) -> Result<Operation, Refusal> {
+        if !VERSIONS.contains(&version(call)) {
+            return Err(Refusal::UnknownPath);
+        }
         let tenant = None;
         let id = || {
             let text = call.parameters.get("id").map_or("", String::as_str);
@@ -62,8 +71,9 @@ impl Api for Copernica {
             (ALL, _) => Err(Refusal::WrongMethod("GET, POST")),
             (ONE, &Method::GET) => Ok(Operation::Read { tenant, id: id()? }),
             (ONE, &Method::PUT) => {
-                let patch = read(call, &self.replace)?;
-                Ok(Operation::Patch { tenant, id: id()?, patch })
+                let (id, mut patch) = (id()?, read(call, &self.replace)?);
+                take_id(&mut patch, "ID", &id)?;
+                Ok(Operation::Patch { tenant, id, patch })
             }
             (ONE, &Method::DELETE) => Ok(Operation::Delete { tenant, id: id()? }),
             (_, _) => Err(Refusal::WrongMethod("GET, PUT, DELETE")),
@@ -85,8 +95,9 @@ impl Api for Copernica {
         match outcome {
             Ok(Done::Created(it)) => {
                 let mut answer = Answer::empty(StatusCode::CREATED);
-                let location = format!("/{NAME}{}", ONE.replace("{id}", &it.provider_id));
-                answer.headers.push((LOCATION, location));
+                let path = ONE.replace("{version}", version(call)).replace("{id}", &it.provider_id);
+                answer.headers.push((CREATED, it.provider_id));
+                answer.headers.push((LOCATION, format!("{}{path}", call.base)));
                 answer
             }
             Ok(Done::Read(it)) => Answer::json(StatusCode::OK, &webhook(&it)),
@@ -109,13 +120,16 @@ impl Api for Copernica {
     }
 }
 
+fn version(call: &Call) -> &str {
+    call.parameters.get("version").map_or("", String::as_str)
+}
+
 /// "JSON or form, by the content type."
 fn read(call: &Call, schema: &Schema) -> Result<Value, Refusal> {
     let media_type = call.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let media_type = media_type.unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(CONTENT_TYPE) {
-        let form = form::parse(&call.body);
+    if essence(media_type) == CONTENT_TYPE {
+        let form = form::parse(&without_mark(&call.body));
         let form = form.map_err(|why| Refusal::Malformed(format!("the form {why}")))?;
         check(&form, schema)?;
         Ok(form)

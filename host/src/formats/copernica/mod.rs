@@ -92,13 +92,28 @@ impl Copernica {
     }
 
     fn add(&self, form: &mut Form, name: &str, value: &Json) {
-        match value.items() {
-            Some(items) if name == "interests" && self.interests == InterestShape::Map => {
-                for interest in items.filter_map(|it| it.read::<String>()) {
-                    form.add(&format!("interests[{interest}]"), "1");
+        if name == "interests" {
+            self.add_interests(form, value);
+        } else {
+            form.add_json(name, value);
+        }
+    }
+
+    /// They come as a list of those that are on, or as an object that says of each whether it is.
+    fn add_interests(&self, form: &mut Form, value: &Json) {
+        let listed = value.items().into_iter().flatten();
+        let listed = listed.filter_map(|it| Some((it.read::<String>()?, true)));
+        let mapped = value.members().into_iter().flatten();
+        let mapped =
+            mapped.map(|(name, it)| (name.into_owned(), matches!(it.text(), "1" | "true")));
+        for (interest, is_on) in listed.chain(mapped) {
+            match self.interests {
+                InterestShape::List if is_on => form.add("interests[]", &interest),
+                InterestShape::List => {}
+                InterestShape::Map => {
+                    form.add(&format!("interests[{interest}]"), if is_on { "1" } else { "0" });
                 }
             }
-            _ => form.add_json(name, value),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The hooks: JSON:API 1.1 documents that become drafts, and the answers.
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
@@ -10,6 +11,7 @@ use crate::event::Violation;
 use crate::formats::{
     Answer, Api, Call, Done, Granted, Login, Operation, Refusal, read_json, whole_number,
 };
+use crate::json::Json;
 use crate::schemas;
 use crate::subscription::{Draft, Filter, Subscription, TypePattern};
 
@@ -53,6 +55,7 @@ impl Api for Kajabi {
         match (call.route, &call.method) {
             (ALL | OLD_ALL, &Method::POST) => {
                 check_media_type(&call.headers)?;
+                check_has_no_id(&call.body)?;
                 let document = read_json(&call.body, &self.create)?;
                 let site = &document["data"]["relationships"]["site"]["data"]["id"];
                 let tenant = site.as_str().map(str::to_owned);
@@ -87,7 +90,12 @@ impl Api for Kajabi {
 
     fn answer(&self, call: &Call, outcome: Result<Done, Refusal>) -> Answer {
         match outcome {
-            Ok(Done::Created(it)) => answer(StatusCode::CREATED, &json!({"data": resource(&it)})),
+            Ok(Done::Created(it)) => {
+                let mut created = answer(StatusCode::CREATED, &json!({"data": resource(&it)}));
+                let location = format!("{}{}/{}", call.base, call.route, it.provider_id);
+                created.headers.push((header::LOCATION, location));
+                created
+            }
             Ok(Done::Read(it)) => answer(StatusCode::OK, &json!({"data": resource(&it)})),
             Ok(Done::Listed(all)) => match Page::asked(self, call) {
                 Ok(page) => answer(StatusCode::OK, &page.of(call, &all)),
@@ -207,7 +215,7 @@ impl Page {
             if let Some(event) = &self.event {
                 query.append_pair("filter[event_eq]", event);
             }
-            format!("/{NAME}{}?{}", call.route, query.finish())
+            format!("{}{}?{}", call.base, call.route, query.finish())
         };
         let neighbour = |number: usize, is_there: bool| is_there.then(|| link(number));
         json!({
@@ -241,6 +249,18 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
     if value.is_some_and(is_json_api) { Ok(()) } else { Err(Refusal::WrongMediaType(MEDIA_TYPE)) }
 }
 
+/// JSON:API 1.1, "Client-Generated IDs": where they are not supported, the answer is 403.
+fn check_has_no_id(body: &Bytes) -> Result<(), Refusal> {
+    let id = Json::parse(body.clone()).ok().and_then(|it| it.get("/data/id"));
+    let why = "the id of a hook is given here; leave out `/data/id`";
+    // Some clients write each member that there may be.
+    if id.is_some_and(|it| it.text() != "null") {
+        Err(Refusal::Forbidden(why.to_owned()))
+    } else {
+        Ok(())
+    }
+}
+
 fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut offers = headers.get_all(header::ACCEPT).iter().peekable();
     if offers.peek().is_none() {
@@ -253,7 +273,10 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
         let refused =
             quality.iter().any(|it| it[2..].trim().parse::<f32>().is_ok_and(|it| it == 0.0));
         !refused
-            && (["*/*", "application/*"].contains(&essence)
+            // Many clients ask for plain JSON, which the answer is as well.
+            && (["*/*", "application/*", "application/json"]
+                .iter()
+                .any(|it| it.eq_ignore_ascii_case(essence))
                 || is_json_api(&[&[essence], &others[..]].concat().join(";")))
     };
     let taken = offers
@@ -269,7 +292,10 @@ fn is_json_api(media_type: &str) -> bool {
 }
 
 fn answer(status: StatusCode, document: &Value) -> Answer {
-    Answer { content_type: MEDIA_TYPE, ..Answer::json(status, document) }
+    let mut answer = Answer { content_type: MEDIA_TYPE, ..Answer::json(status, document) };
+    // JSON:API 1.1, "Server Responsibilities".
+    answer.headers.push((header::VARY, "Accept".to_owned()));
+    answer
 }
 
 /// JSON:API 1.1, "Error Objects".

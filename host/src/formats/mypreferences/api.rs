@@ -9,11 +9,13 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{AlternateIdShape, MyPreferences, NAME};
+use crate::endpoint;
 use crate::event::{Violation, is_json_type};
 use crate::formats::{
     AccountRate, Answer, Api, Call, Catalogue, Done, Login, Operation, Refusal, read_json,
     whole_number,
 };
+use crate::json::Json;
 use crate::plugin::PluginRef;
 use crate::schemas::Schema;
 use crate::subscription::{Draft, Filter, NewSecret, State, StepRef, Subscription, TypePattern};
@@ -130,7 +132,7 @@ impl MyPreferences {
         let standard = |name: &str, config: Value| StepRef {
             plugin: PluginRef::try_from(name.to_owned())
                 .expect("a standard plugin has a valid name"),
-            config,
+            config: Json::from(&config),
         };
         let mut steps = Vec::new();
         if request.is_minimized {
@@ -142,9 +144,10 @@ impl MyPreferences {
                 AlternateIdShape::Value => "/ProfileId",
             };
             let typed = self.alternate_id == AlternateIdShape::Member;
-            // A whole profile has its id inside, too.
-            let remove = ["/ProfileId", "/Data/0/ProfileId"];
-            let config = json!({"kind": kind, "put": put, "remove": remove, "typed": typed});
+            // Data are lists of profiles, or of parts of one, which have its id inside, too.
+            let everywhere = ["ProfileId"];
+            let config =
+                json!({"kind": kind, "put": put, "everywhere": everywhere, "typed": typed});
             steps.push(standard("alternate-id", config));
         }
         steps
@@ -156,10 +159,15 @@ impl MyPreferences {
         let filters: Vec<Filter> =
             request.subscriptions.iter().map(|it| it.filter(&self.catalogue)).collect();
         check_repetitions(&filters)?;
+        let locale = request.locale_id.as_deref().map(|it| self.catalogue.locale(it)).transpose();
+        let locale =
+            locale.map_err(|detail| Refusal::Invalid(vec![Violation::new("/LocaleId", detail)]))?;
         let url = Url::parse(&request.url).expect("the schema has checked the URL");
         // The page forbids the same URL with the same event in two subscriptions, whatever they select.
-        let unique: Vec<String> =
-            filters.iter().map(|it| format!("{url} {}", it.types.as_str())).collect();
+        let unique: Vec<String> = filters
+            .iter()
+            .map(|it| format!("{} {}", endpoint::identity(&url), it.types.as_str()))
+            .collect();
         let draft = Draft {
             name: request.name.clone(),
             state: match request.state {
@@ -167,7 +175,7 @@ impl MyPreferences {
                 RequestState::Paused | RequestState::Inactive => State::Paused,
             },
             catch_up: request.catch_up_on_resume,
-            locale: request.locale_id.clone(),
+            locale,
             filters,
             format_steps: self.format_steps(&request),
             steps: None,
@@ -328,6 +336,7 @@ fn document(it: &Subscription, is_active: bool) -> Value {
         "State": state,
         "IsMinimized": own["IsMinimized"],
         "IsActive": is_active,
+        "CatchUpOnResume": it.catch_up,
         "AlternateIdType": own["AlternateIdType"],
     })
 }
@@ -347,7 +356,7 @@ fn refused(refusal: &Refusal) -> Answer {
     let mut answer = Answer::json(refusal.status(), &json!({"Message": message}));
     match refusal {
         Refusal::NoToken | Refusal::BadToken => {
-            let challenge = "PNAUTHINFO3 realm=\"MyPreferences\", Bearer".to_owned();
+            let challenge = "Bearer".to_owned();
             answer.headers.push((header::WWW_AUTHENTICATE, challenge));
         }
         Refusal::WrongMethod(allowed) => {

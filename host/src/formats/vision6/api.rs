@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{NAME, Vision6};
+use crate::endpoint;
 use crate::formats::{
     Answer, Api, Call, Done, Granted, Operation, Refusal, TokenPlace, Writer, check, read_json,
     whole_number,
@@ -159,7 +160,7 @@ impl Vision6 {
         let document = json!({"object": object, "event": event, "list_id": list, "url": url});
         Ok(Draft {
             // "A webhook with the exact details already exists."
-            unique: vec![format!("{event_type} {list} {parsed}")],
+            unique: vec![format!("{event_type} {list} {}", endpoint::identity(&parsed))],
             ..Draft::new(&event_type, parsed.clone(), "/url", vec![filter], document)
         })
     }
@@ -263,6 +264,7 @@ fn code_and_message(refusal: &Refusal) -> (u16, String) {
         Refusal::Unavailable(_) | Refusal::TooMany(_) | Refusal::ListTooLong(_) => {
             (100, format!("Server Error: {refusal}"))
         }
+        Refusal::NoAccount => (321, format!("Access Denied: {refusal}")),
         Refusal::NotFound | Refusal::OtherAccount => {
             invalid("there is no webhook with this id".to_owned())
         }

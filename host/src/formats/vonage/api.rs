@@ -10,9 +10,9 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{NAME, Vonage};
-use crate::event::Violation;
+use crate::event::{Violation, essence};
 use crate::formats::{
-    Answer, Api, Call, Done, Granted, Login, Operation, Refusal, check, read_json,
+    Answer, Api, Call, Done, Granted, Login, Operation, Refusal, check, read_json, take_id,
 };
 use crate::schemas;
 use crate::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
@@ -71,8 +71,9 @@ impl Api for Vonage {
             (TYPES, _) => Ok(Operation::Show(answer(StatusCode::OK, &self.event_types()))),
             (_, &Method::PATCH) => {
                 check_media_type(&call.headers)?;
-                let patch = read_json(&call.body, &self.patch)?;
-                Ok(Operation::Patch { tenant, id: id(), patch })
+                let (id, mut patch) = (id(), read_json(&call.body, &self.patch)?);
+                take_id(&mut patch, "subscriptionId", &id)?;
+                Ok(Operation::Patch { tenant, id, patch })
             }
             (_, &Method::DELETE) => Ok(Operation::Delete { tenant, id: id() }),
             (_, _) => Ok(Operation::Read { tenant, id: id() }),
@@ -217,10 +218,7 @@ fn ksuid(id: Uuid) -> String {
 }
 
 fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
-    let is_ours = |offer: &str| {
-        let essence = offer.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case(MEDIA_TYPE)
-    };
+    let is_ours = |offer: &str| essence(offer) == MEDIA_TYPE;
     let mut offers = headers.get_all(header::ACCEPT).iter().filter_map(|it| it.to_str().ok());
     if offers.any(|it| it.split(',').any(is_ours)) {
         Ok(())
@@ -231,12 +229,10 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if ["application/json", MEDIA_TYPE].iter().any(|it| it.eq_ignore_ascii_case(essence)) {
-        Ok(())
-    } else {
-        Err(Refusal::WrongMediaType("application/json"))
-    }
+    let named = essence(value.to_str().unwrap_or_default());
+    // The provider prints `curl` without the media type, which calls every body a form then.
+    let names = ["application/json", MEDIA_TYPE, "application/x-www-form-urlencoded"];
+    if names.contains(&&*named) { Ok(()) } else { Err(Refusal::WrongMediaType("application/json")) }
 }
 
 fn answer(status: StatusCode, body: &Value) -> Answer {

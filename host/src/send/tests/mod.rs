@@ -361,6 +361,12 @@ fn retry_after_is_seconds_or_a_date() {
         ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
         ("soon", None),
         ("-1", None),
+        ("+5", None),
+        ("1.5", None),
+        ("", None),
+        ("000120", Some(120)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("99999999999999999999999", Some(u64::MAX)),
     ] {
         let parsed = parse_retry_after(&HeaderValue::from_static(text), now_ms);
         assert_eq!(parsed, seconds.map(Duration::from_secs), "{text}");

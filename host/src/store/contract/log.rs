@@ -1,6 +1,5 @@
 //! What is due, in which order, and how the log is searched.
 
-use super::plugins::quarantine;
 use super::*;
 
 fn second(event: &Event, subscription: Uuid) -> Delivery {
@@ -26,7 +25,7 @@ impl Fresh {
         events
     }
 
-    async fn routed(&self, events: &[Unrouted]) {
+    pub(super) async fn routed(&self, events: &[Unrouted]) {
         for it in events {
             let seq = it.seq;
             self.store.record(vec![Record::Routed { tenant: tenant(), seq }]);
@@ -35,7 +34,7 @@ impl Fresh {
     }
 
     /// The numbers of the events whose deliveries are due, and when there is to be another look.
-    async fn ordered_claim(&self, now_ms: i64) -> (Vec<String>, Option<i64>) {
+    pub(super) async fn ordered_claim(&self, now_ms: i64) -> (Vec<String>, Option<i64>) {
         let claim =
             self.store.claim(&tenant(), SUBSCRIPTION, now_ms, 10, Some(1_000)).await.unwrap();
         let number = |it: &Due| it.event.as_ref().unwrap().content.attributes.id.clone();
@@ -43,7 +42,13 @@ impl Fresh {
     }
 
     /// Records what became of a delivery that had the key.
-    async fn settle(&self, it: &Unrouted, key: i64, state: DeliveryState, due_at_ms: Option<i64>) {
+    pub(super) async fn settle(
+        &self,
+        it: &Unrouted,
+        key: i64,
+        state: DeliveryState,
+        due_at_ms: Option<i64>,
+    ) {
         let mut delivery = delivery(&it.event, state, due_at_ms);
         delivery.order_key = Some(key);
         self.put(it, Box::new(delivery)).await;
@@ -100,34 +105,24 @@ async fn one_that_takes_too_long_is_passed_over_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_was_held_goes_out_page_by_page_in_order() {
+async fn what_is_recorded_too_late_tells_no_attempt_twice() {
     let it = Fresh::new().await;
     it.store.create_subscription(subscription("one"), vec![]).await.unwrap();
-    it.store.put_quarantine(quarantine()).await.unwrap();
-    for number in 0..5 {
-        it.accept(&number.to_string()).await;
-    }
-    let events = it.only_unrouted().await;
-    for one in &events[..4] {
-        it.record(one, DeliveryState::Held, None).await;
-    }
-    assert_eq!(it.store.holding().await.unwrap(), [SUBSCRIPTION]);
-    let release =
-        async |now_ms| it.store.release_held(&tenant(), SUBSCRIPTION, 2, now_ms).await.unwrap();
-    assert_eq!(release(10).await, None, "it is in quarantine");
-    it.store.lift_quarantine(&tenant(), SUBSCRIPTION).await.unwrap();
-    assert_eq!(release(10).await, Some(2));
-    assert_eq!(release(10).await, Some(0), "the first page is to go out first");
-    assert_eq!(it.claim(10).await.len(), 2);
-    // What comes meanwhile goes after the others.
-    it.record(&events[4], DeliveryState::Held, None).await;
-    assert_eq!(release(20).await, Some(2));
-    assert_eq!(it.claim(20).await.len(), 2);
-    assert_eq!(release(30).await, Some(1));
-    let last = it.claim(30).await.remove(0);
-    assert_eq!(last.event_seq, events[4].seq);
-    assert_eq!(release(40).await, None);
-    assert!(it.store.holding().await.unwrap().is_empty());
+    it.accept("1").await;
+    let event = it.only_unrouted().await.remove(0);
+    let put = async |state, attempts| {
+        let mut delivery = delivery(&event.event, state, None);
+        delivery.attempts = attempts;
+        delivery.last_attempt = Some(Attempt { number: attempts, ..attempt(500) });
+        it.put(&event, Box::new(delivery)).await;
+    };
+    put(DeliveryState::Retrying, 1).await;
+    put(DeliveryState::Cancelled, 1).await;
+    put(DeliveryState::Dead, 2).await;
+    let id = delivery_id(&event.event, SUBSCRIPTION, 0);
+    let (kept, attempts) = it.store.delivery(&tenant(), id).await.unwrap().unwrap();
+    assert_eq!((kept.state, kept.attempts), (DeliveryState::Cancelled, 1));
+    assert_eq!(attempts.iter().map(|it| it.number).collect::<Vec<_>>(), [1]);
 }
 
 /// Whom a search of [`full_log`] finds besides [`SUBSCRIPTION`].

@@ -1,6 +1,7 @@
 //! What every engine has to keep to, whatever it is made of.
 
 mod endpoints;
+mod held;
 mod log;
 mod plugins;
 mod replays;
@@ -117,6 +118,7 @@ fn subscription(name: &str) -> Subscription {
         steps: vec![],
         rendering_hash: rendering.hash(),
         rendering: Arc::new(rendering),
+        agreed_origin: Some("hookyard".to_owned()),
         rate_per_minute: Some(60),
         pace: Pace { in_flight_max: Some(2), ..Pace::default() },
         secrets: vec![SigningSecret { key: b"secret".to_vec(), valid_until_ms: None }],

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Params, Result, Row, params};
 use url::Url;
 use uuid::Uuid;
@@ -39,7 +40,8 @@ pub(super) fn secrets(
 
 const SUBSCRIPTION: &str = "id, tenant, format, provider_id, name, url, state, catch_up, filters, \
      format_steps, steps, rendering, renderings.definition, document, created_at_ms, \
-     updated_at_ms, revision, ended, rate_per_minute, pace, sum \
+     updated_at_ms, revision, ended, rate_per_minute, pace, \
+     agreed_origin, sum \
      from subscriptions join renderings on renderings.hash = subscriptions.rendering";
 
 /// Most subscriptions have the same few renderings, and share them.
@@ -61,7 +63,9 @@ fn read(
     secrets: Vec<SigningSecret>,
 ) -> Result<Subscription> {
     let summed = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 18, 19];
-    check_sum(row, 20, sum(values(row, summed)?))?;
+    // Only where there is one: rows of before it was kept have their sums without it.
+    let agreed_origin = Some(row.get_ref(20)?).filter(|it| *it != ValueRef::Null);
+    check_sum(row, 21, sum(values(row, summed)?.chain(agreed_origin)))?;
     let id = uuid(row, 0)?;
     let rendering_hash = digest(row, 11)?;
     let rendering = match renderings.entry(rendering_hash) {
@@ -88,6 +92,7 @@ fn read(
         steps: json(row, 10)?,
         rendering_hash,
         rendering,
+        agreed_origin: row.get(20)?,
         rate_per_minute: row.get(18)?,
         pace: json(row, 19)?,
         secrets,

@@ -1,11 +1,14 @@
 //! Deliveries that are held, because their subscription is paused or its plugin fails, and how they go out
 //! again: in order, a page at a time, before any that come later.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::Uuid;
 
 use super::order;
 use super::rows::uuid;
+use crate::subscription::IN_TURN;
 
 /// Whether nothing keeps a subscription from being delivered to.
 pub(super) fn may_go(connection: &Connection, subscription: Uuid) -> Result<bool> {
@@ -61,16 +64,29 @@ pub(super) fn cancel_ending(connection: &Connection) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether something is held, or was held and has not gone yet.
 pub(super) fn has_any(connection: &Connection, subscription: Uuid) -> Result<bool> {
-    connection
+    let held = connection
         .prepare_cached(
             "select 1 from deliveries indexed by deliveries_by_subscription_state
              where subscription = ? and state = 'held' and state not in ('delivered', 'pending')",
         )?
-        .exists(params![subscription.as_bytes()])
+        .exists(params![subscription.as_bytes()])?;
+    Ok(held || are_in_turn(connection, subscription)?)
 }
 
-/// The subscriptions that deliveries are held for.
+/// Whether some that were held wait for the one before them to be delivered.
+fn are_in_turn(connection: &Connection, subscription: Uuid) -> Result<bool> {
+    connection
+        .prepare_cached(
+            "select 1 from deliveries indexed by deliveries_ordered
+             where subscription = ? and order_key = ? and unsettled and passed_over = 0
+               and state <> 'held'",
+        )?
+        .exists(params![subscription.as_bytes(), IN_TURN])
+}
+
+/// The subscriptions that deliveries are held for, or were held for and have not gone yet.
 pub(super) fn all(connection: &Connection) -> Result<Vec<Uuid>> {
     let mut all = connection.prepare(
         "with recursive each (subscription) as (
@@ -83,9 +99,22 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<Uuid>> {
          )
          select subscription from each where subscription is not null",
     )?;
-    let others: Vec<Uuid> = all.query_map((), |row| uuid(row, 0))?.collect::<Result<_>>()?;
+    let others: BTreeSet<Uuid> = all.query_map((), |row| uuid(row, 0))?.collect::<Result<_>>()?;
+    let mut ordered = connection.prepare(
+        "with recursive each (subscription) as (
+             select min(subscription) from deliveries where order_key is not null and unsettled
+             union all
+             select (select min(subscription) from deliveries
+                     where order_key is not null and unsettled
+                       and subscription > each.subscription)
+             from each where each.subscription is not null
+         )
+         select subscription from each where subscription is not null",
+    )?;
+    let ordered: BTreeSet<Uuid> =
+        ordered.query_map((), |row| uuid(row, 0))?.collect::<Result<_>>()?;
     let mut held = Vec::new();
-    for it in others {
+    for it in others.union(&ordered).copied() {
         if has_any(connection, it)? {
             held.push(it);
         }
@@ -114,9 +143,16 @@ pub(super) fn release(
          where subscription = ? and state = 'held' and state not in ('delivered', 'pending')
          order by created_at_ms, event_seq, part limit ?",
     )?;
-    let held = find
+    let mut held = find
         .query_map(params![subscription.as_bytes(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<Vec<(i64, Option<i64>)>>>()?;
+    let in_turn = are_in_turn(connection, subscription)?;
+    let first = if in_turn { order::first_held(connection, subscription, IN_TURN)? } else { None };
+    held.truncate(count_of_one_kind(&held, in_turn));
+    // Whatever waits in turn waits for this one, wherever it stands in the list.
+    held.extend(
+        first.filter(|it| held.iter().all(|(seq, _)| seq != it)).map(|it| (it, Some(IN_TURN))),
+    );
     let count = i64::try_from(held.len()).unwrap_or(0);
     // What is due first goes first.
     for ((seq, key), due_ms) in held.iter().zip(now_ms - count..) {
@@ -131,5 +167,23 @@ pub(super) fn release(
             order::promote(connection, subscription, *key, now_ms)?;
         }
     }
-    Ok(Some(held.len()).filter(|count| *count > 0))
+    Ok(Some(held.len()).filter(|count| *count > 0 || in_turn))
+}
+
+/// How many of those that are held go now. Those that go side by side, which have no key, wait until none goes in turn;
+/// and those that go in turn wait until they are the first ones.
+fn count_of_one_kind(held: &[(i64, Option<i64>)], mut in_turn: bool) -> usize {
+    let mut side_by_side = false;
+    let goes = |(_, key): &&(i64, Option<i64>)| match *key {
+        None => {
+            side_by_side = true;
+            !in_turn
+        }
+        Some(IN_TURN) => {
+            in_turn = true;
+            !side_by_side
+        }
+        Some(_) => true,
+    };
+    held.iter().take_while(goes).count()
 }

@@ -18,6 +18,7 @@ use crate::event::Tenant;
 use crate::plugin::Digest;
 use crate::render::Rendering;
 use crate::store::{Backlog, Record};
+use crate::subscription::IN_TURN;
 
 pub(super) fn record_all(writing: &mut Writing<'_>, records: &[Record]) -> Result<()> {
     for it in records {
@@ -55,8 +56,9 @@ fn record(writing: &mut Writing<'_>, record: &Record) -> Result<()> {
                 } else if held::may_go(writing.connection, subscription)?
                     && !held::has_any(writing.connection, subscription)?
                 {
-                    // The others have gone since then.
+                    // The others have gone since then, and it goes after nothing.
                     let delivery = delivery.to_mut();
+                    delivery.order_key = delivery.order_key.filter(|it| *it != IN_TURN);
                     delivery.state = DeliveryState::Pending;
                     delivery.reason = None;
                     delivery.due_at_ms = Some(delivery.created_at_ms);
@@ -96,9 +98,10 @@ fn record_delivery(
                                              body, rendering, detail)
              select id, attempts, attempt_at_ms, attempt_duration_ms, attempt_status, attempt_answer,
                     attempt_error, body, rendering, attempt_detail
-             from deliveries where id = ? and attempts between 1 and ? and attempt_at_ms is not null",
+             from deliveries where id = ? and attempts between 1 and ? and attempt_at_ms is not null
+               and (unsettled or state = 'cancelled' and ? = 'delivered')",
         )?;
-        keep.execute(params![it.id.as_bytes(), it.attempts - 1])?;
+        keep.execute(params![it.id.as_bytes(), it.attempts - 1, it.state.as_str()])?;
     }
     let is_new = it.order_key.is_some() && !exists(connection, it.id)?;
     let goes = !is_new || it.state.is_settled() || order::enter(connection, it, event_seq)?;

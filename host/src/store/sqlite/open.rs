@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::secret::ServerKey;
 
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("migrations/0001_start.sql"),
     include_str!("migrations/0002_plugins.sql"),
     include_str!("migrations/0003_delivery.sql"),
@@ -18,6 +18,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0007_published.sql"),
     include_str!("migrations/0008_sums.sql"),
     include_str!("migrations/0009_usage.sql"),
+    include_str!("migrations/0010_origin.sql"),
 ];
 
 pub(super) fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connection> {

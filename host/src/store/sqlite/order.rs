@@ -35,6 +35,21 @@ pub(super) fn enter(connection: &Connection, it: &Delivery, event_seq: u64) -> R
     Ok(true)
 }
 
+/// The first delivery of a key, where it is held.
+pub(super) fn first_held(
+    connection: &Connection,
+    subscription: Uuid,
+    key: i64,
+) -> Result<Option<i64>> {
+    let first: Option<(i64, bool)> = connection
+        .prepare_cached(FIRST)?
+        .query_row(params![subscription.as_bytes(), key], |row| {
+            Ok((row.get(0)?, row.get_ref(4)?.as_str()? == "held"))
+        })
+        .optional()?;
+    Ok(first.filter(|(_, is_held)| *is_held).map(|(seq, _)| seq))
+}
+
 /// The first delivery of a key goes, unless it does already or is held.
 pub(super) fn promote(
     connection: &Connection,

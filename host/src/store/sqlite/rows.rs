@@ -223,7 +223,7 @@ pub(super) fn event(row: &Row<'_>, first: usize) -> Result<Option<Arc<Event>>> {
     let data = match kind.as_deref() {
         None => None,
         Some("json") => {
-            let json = Json::parse(bytes).map_err(|err| broken(first + 5, err.to_string()))?;
+            let json = Json::parse_data(bytes).map_err(|err| broken(first + 5, err.to_string()))?;
             Some(Data::Json(json))
         }
         Some("text") => Some(Data::Text(bytes)),

@@ -185,7 +185,7 @@ fn insert(connection: &Connection, it: &Subscription) -> Outcome<()> {
     let (format_steps, steps) = (to_json(&it.format_steps), to_json(&it.steps));
     let document = to_json(&it.document);
     let whole = |it: u64| ValueRef::Integer(i64::try_from(it).unwrap_or(i64::MAX));
-    let sum = sum([
+    let summed = [
         ValueRef::Blob(it.id.as_bytes()),
         text(it.tenant.as_str()),
         text(it.format),
@@ -204,12 +204,14 @@ fn insert(connection: &Connection, it: &Subscription) -> Outcome<()> {
         whole(it.revision),
         it.rate_per_minute.map_or(ValueRef::Null, |it| whole(it.into())),
         text(&*pace),
-    ]);
+    ];
+    let sum = sum(summed.into_iter().chain(it.agreed_origin.as_deref().map(text)));
     connection.execute(
         "insert into subscriptions (id, revision, tenant, format, provider_id, name, url, state,
                                     catch_up, filters, format_steps, steps, rendering,
-                                    rate_per_minute, pace, document, created_at_ms, updated_at_ms, sum)
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                    agreed_origin, rate_per_minute, pace, document, created_at_ms,
+                                    updated_at_ms, sum)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             it.id.as_bytes(),
             it.revision,
@@ -224,6 +226,7 @@ fn insert(connection: &Connection, it: &Subscription) -> Outcome<()> {
             format_steps,
             steps,
             it.rendering_hash.0,
+            it.agreed_origin,
             it.rate_per_minute,
             pace,
             document,
