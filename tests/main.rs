@@ -23,6 +23,7 @@ mod model; // random operations against a model of what has to come of them
 mod mypreferences; // its deliveries
 mod neighbours; // nobody stops, starves or swells the router
 mod order; // deliveries one after the other, by key and after a pause
+mod peers; // publishers, receivers and clients that others have written
 mod pipeline; // plugins on the way of an event, good and bad
 mod proof; // endpoints show that they want deliveries
 mod providers; // deliveries of the providers' formats

@@ -1,4 +1,4 @@
-//! Verifiers that are not our own code: libraries of the ecosystem, in their own languages.
+//! Clients, receivers and verifiers that are not our own code: libraries of the ecosystem, in their own languages.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -13,18 +13,32 @@ pub(crate) fn check(kind: &str, input: &Value) -> Value {
     let mut node = Command::new("node");
     node.arg(root().join("tests/peers/check.js")).arg(kind);
     node.env("NODE_PATH", root().join("target/peers/node_modules"));
-    run(node, input.to_string().as_bytes())
+    found(node, input.to_string().as_bytes())
+}
+
+/// The same of `tests/peers/peer.py`.
+#[track_caller]
+pub(crate) fn python(kind: &str, input: &Value) -> Value {
+    let mut python = Command::new(root().join("target/peers/python/bin/python"));
+    python.arg(root().join("tests/peers/peer.py")).arg(kind);
+    // The router is on this machine, whatever proxy there is.
+    python.env("no_proxy", "*");
+    found(python, input.to_string().as_bytes())
 }
 
 /// A form as PHP reads it.
 #[track_caller]
 pub(crate) fn parse_str(form: &[u8]) -> Value {
-    let mut php = Command::new("php");
-    php.arg(root().join("tests/peers/form.php"));
-    run(php, form)
+    found(php("form.php"), form)
 }
 
-/// A delivery as [`check`] takes it, with more members.
+/// A form as PHP writes it.
+#[track_caller]
+pub(crate) fn build_query(fields: &Value) -> String {
+    String::from_utf8(run(php("build_query.php"), fields.to_string().as_bytes())).unwrap()
+}
+
+/// A delivery as [`check`] and [`python`] take it, with more members.
 pub(crate) fn delivery(it: &Receipt, more: &Value) -> Value {
     let headers: Map<String, Value> = it
         .headers
@@ -39,8 +53,19 @@ pub(crate) fn delivery(it: &Receipt, more: &Value) -> Value {
     input
 }
 
+fn php(script: &str) -> Command {
+    let mut php = Command::new("php");
+    php.arg(root().join("tests/peers").join(script));
+    php
+}
+
 #[track_caller]
-fn run(mut command: Command, input: &[u8]) -> Value {
+fn found(command: Command, input: &[u8]) -> Value {
+    serde_json::from_slice(&run(command, input)).unwrap()
+}
+
+#[track_caller]
+fn run(mut command: Command, input: &[u8]) -> Vec<u8> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -53,5 +78,5 @@ fn run(mut command: Command, input: &[u8]) -> Value {
         "{command:?} does not take {}",
         String::from_utf8_lossy(input)
     );
-    serde_json::from_slice(&output.stdout).unwrap()
+    output.stdout
 }

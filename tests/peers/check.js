@@ -46,6 +46,27 @@ const kinds = {
     return new Webhook(secret).verify(body, headers);
   },
 
+  // An event, as the JavaScript SDK sends it. A batch of its events is written as JSON writes an array.
+  async "cloudevents-publish"({ url, token, mode, attributes, data, data_base64 }) {
+    const { CONSTANTS, CloudEvent, HTTP } = require("cloudevents");
+    const bytes = data_base64 && new Uint8Array(Buffer.from(data_base64, "base64"));
+    const event = new CloudEvent({ ...attributes, data: bytes ?? data });
+    const batch = () => ({
+      headers: { "content-type": CONSTANTS.MIME_CE_BATCH },
+      body: JSON.stringify([event]),
+    });
+    const { headers, body } = mode === "batch" ? batch() : HTTP[mode](event);
+    const authorization = `Bearer ${token}`;
+    const answer = await fetch(url, { method: "POST", headers: { ...headers, authorization }, body });
+    return { status: answer.status, body: await answer.json() };
+  },
+
+  // The event as the SDK reads it, and then writes it.
+  "cloudevents-receive"({ headers, body }) {
+    const { HTTP } = require("cloudevents");
+    return HTTP.toEvent({ headers, body });
+  },
+
   // Answers of Kajabi's API.
   "json-api"({ documents }) {
     const { Validator } = require("jsonapi-validator");
