@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::plugins::{filter_module, plugin};
 use crate::harness::{Endpoint, Yard};
+use crate::neighbours::raw::{Raw, address, head};
 
 const ACCEPT: &str = "(i32.const 1024)";
 const REJECT: &str = "(i32.const 1040)";
@@ -158,6 +159,13 @@ async fn an_upload_has_a_maximum() {
     let path = "/v1/plugins/case/versions";
     let file = filter_module(ACCEPT, "");
     yard.client.call(reqwest::Method::POST, path, &headers, file).await.expect(201);
+    // A client may send all of its file before it listens.
+    let mut raw = Raw::open(address(&yard.client)).await;
+    let size = 40 << 20;
+    let more = format!("content-type: application/wasm\r\ncontent-length: {size}\r\n");
+    raw.say(head("POST /v1/plugins/x/versions", yard.client.token(), &more)).await;
+    raw.say(vec![0; size]).await;
+    assert_eq!(raw.hear().await.json()["code"], "too-large");
     // A hundred megabytes are not read to be refused; the connection may break off instead.
     let headers = [("content-type", "application/wasm")];
     let path = "/v1/plugins/x/versions";

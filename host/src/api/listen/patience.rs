@@ -14,8 +14,9 @@ const BODY_BYTES_PER_SECOND: u32 = 8 << 10;
 /// meanwhile may have come in time, and what has not was not waited for.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 /// How much of what nobody wants is read from a caller who is known, and from a stranger, so that they
-/// see their answer. A stranger may be a customer with a body that is too large, and whose token stands in it.
-const KNOWN_REST_BYTES_MAX: usize = 16 << 20;
+/// see their answer. A stranger may be a customer with a body that is too large, and whose token stands in it. A
+/// plugin with all that a debugger wants has tens of MiB.
+const KNOWN_REST_BYTES_MAX: usize = 64 << 20;
 const STRANGE_REST_BYTES_MAX: usize = 4 << 20;
 
 /// How long each thing may take.
