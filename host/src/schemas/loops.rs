@@ -13,14 +13,18 @@ const NAMED: [&str; 2] = ["dependentSchemas", "dependencies"];
 const REFERENCES: [&str; 2] = ["$ref", "$dynamicRef"];
 
 /// A JSON Pointer to a schema that refers to itself for one and the same value, by however many others; none where
-/// there is none. References within the document that begin with `#` are followed. A schema that is for what is inside the value ends with the value.
+/// there is none. References within the document that begin with `#` are followed. A schema that is for what is
+/// inside the value ends with the value.
 pub(super) fn endless(root: &Value) -> Option<String> {
-    let mut search = Search { root, states: HashMap::new() };
+    let mut anchors = HashMap::new();
+    collect_anchors(root, &mut anchors);
+    let mut search = Search { root, anchors, states: HashMap::new() };
     search.look_below(root, "")
 }
 
 struct Search<'a> {
     root: &'a Value,
+    anchors: HashMap<&'a str, &'a Value>,
     /// Of each schema, by its place in memory: whether it is being looked at, or has been.
     states: HashMap<*const Value, bool>,
 }
@@ -73,18 +77,19 @@ impl<'a> Search<'a> {
         if fragment.is_empty() || fragment.starts_with('/') {
             return self.root.pointer(&fragment);
         }
-        anchored(self.root, &fragment)
+        self.anchors.get(&*fragment).copied()
     }
 }
 
-fn anchored<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+fn collect_anchors<'a>(value: &'a Value, anchors: &mut HashMap<&'a str, &'a Value>) {
     match value {
         Value::Object(members) => {
-            let is_it = ["$anchor", "$dynamicAnchor"].iter().any(|it| value[*it] == name);
-            if is_it { Some(value) } else { members.values().find_map(|it| anchored(it, name)) }
+            let names = ["$anchor", "$dynamicAnchor"].iter().filter_map(|it| value[*it].as_str());
+            anchors.extend(names.map(|name| (name, value)));
+            members.values().for_each(|it| collect_anchors(it, anchors));
         }
-        Value::Array(items) => items.iter().find_map(|it| anchored(it, name)),
-        _ => None,
+        Value::Array(items) => items.iter().for_each(|it| collect_anchors(it, anchors)),
+        _ => {}
     }
 }
 
