@@ -64,19 +64,23 @@ fn found(command: Command, input: &[u8]) -> Value {
     serde_json::from_slice(&run(command, input)).unwrap()
 }
 
+/// Node makes a pipe that it inherits non-blocking, for whoever else has it as well: the tests would lose what they
+/// print and end. So it gets pipes of its own.
 #[track_caller]
 fn run(mut command: Command, input: &[u8]) -> Vec<u8> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("`make setup` installs it");
     child.stdin.take().unwrap().write_all(input).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(
         output.status.success(),
-        "{command:?} does not take {}",
-        String::from_utf8_lossy(input)
+        "{command:?} does not take {}\n{}",
+        String::from_utf8_lossy(input),
+        String::from_utf8_lossy(&output.stderr),
     );
     output.stdout
 }
