@@ -96,7 +96,7 @@ async fn an_endpoint_decides_how_it_goes_on() {
     let mut endpoint = Endpoint::start().await;
     let mut elsewhere = Endpoint::start().await;
     let made = yard.subscribe(&endpoint, json!({})).await;
-    let now = hookyard::clock::now_ms() / 1_000;
+    let now = hookyard_nouns::clock::now_ms() / 1_000;
     endpoint.reply([
         (302, vec![("location", elsewhere.url("/trap"))]),
         (503, vec![("retry-after", "3600".to_owned())]),
@@ -111,7 +111,7 @@ async fn an_endpoint_decides_how_it_goes_on() {
     let due = |code: &str| {
         let row = retrying.iter().find(|it| it["reason"]["code"] == code).unwrap();
         let at = row["next_attempt_at"].as_str().unwrap();
-        hookyard::clock::parse_rfc3339(at).unwrap() / 1_000 - now
+        hookyard_nouns::clock::parse_rfc3339(at).unwrap() / 1_000 - now
     };
     assert!((4..30).contains(&due("http-302")), "{retrying:?}");
     assert!((3_600..3_630).contains(&due("http-503")), "{retrying:?}");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hookyard::clock::{now_ms, parse_rfc3339};
+use hookyard_nouns::clock::{now_ms, parse_rfc3339};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

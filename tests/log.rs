@@ -203,7 +203,7 @@ async fn an_attempt_says_what_was_sent_and_where_its_time_has_gone() {
     assert!(us("first_byte_us") > 0 && us("connect_us") > 0 && us("plugins_us") > 0);
     assert_eq!(attempt["tls_us"], Value::Null);
     assert_eq!(attempt["plugins"], json!([made["steps"][0]["digest"]]));
-    assert_eq!(attempt["body_digest"], json!(hookyard::plugin::Digest::of(&receipt.body)));
+    assert_eq!(attempt["body_digest"], json!(hookyard_nouns::digest::Digest::of(&receipt.body)));
     let header = |name: &str| {
         let headers = attempt["request_headers"].as_array().unwrap();
         headers.iter().find(|it| it[0] == name).map(|it| it[1].clone())

@@ -1,14 +1,14 @@
 //! Every documented request and every sample fits its schema, and no single fault of them does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use hookyard::config::Given;
-use hookyard::event::{Attributes, Content, Data};
 use hookyard::formats::{Format, Formats};
-use hookyard::json::Json;
 use hookyard::schemas::{self, Endpoints, Schema};
+use hookyard_nouns::event::{Attributes, Content, Data};
+use hookyard_nouns::json::Json;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 fn formats() -> Formats {
     Formats::new(&Given::default().settle().choices())
@@ -318,7 +318,7 @@ fn a_body_is_a_function_of_the_event_and_the_rendering() {
 }
 
 fn bodies(format: &dyn Format) -> Vec<Vec<u8>> {
-    let rendering = hookyard::render::Rendering {
+    let rendering = hookyard_nouns::rendering::Rendering {
         format: format.name().to_owned(),
         encoding: format.encoding(),
         ..Default::default()
@@ -331,16 +331,16 @@ fn bodies(format: &dyn Format) -> Vec<Vec<u8>> {
     let samples = schemas::folder(&samples).map(|(_, sample)| {
         let sample = parse(sample);
         let content = Arc::new(content(&sample, &sample["data"]));
-        let event = hookyard::event::Event {
+        let event = hookyard_nouns::event::Event {
             id: uuid::Uuid::nil(),
-            tenant: hookyard::event::Tenant::new("acme").unwrap(),
+            tenant: hookyard_nouns::event::Tenant::new("acme").unwrap(),
             format: format.name(),
             content: Arc::clone(&content),
             alternate_ids: vec![],
             accepted_at_ms: 0,
             revision: 0,
         };
-        let out = hookyard::render::Output::new(1 << 20);
+        let out = hookyard_nouns::rendering::Output::new(1 << 20);
         format.encode(&event, &content, &rendering, out).unwrap().bytes.to_vec()
     });
     samples.collect()

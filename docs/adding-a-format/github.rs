@@ -1,13 +1,12 @@
 //! The example of the guide: hooks in the style of GitHub's REST API, for pushes and releases.
 
-use hookyard::event::{Content, Data, Event};
-use hookyard::formats::{
-    Answer, Api, Call, Catalogue, Done, Format, Operation, Refusal, Writer, read_json,
-};
-use hookyard::render::{Body, Output, Rendering, TooLarge};
+use hookyard::formats::{Answer, Api, Call, Catalogue, Done, Format, Operation, Writer, read_json};
 use hookyard::schemas::{Endpoints, Schema};
 use hookyard::sign::{Unsigned, hex, hmac_sha256};
-use hookyard::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
+use hookyard_nouns::event::{Content, Data, Event};
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::rendering::{Body, Output, Rendering, TooLarge};
+use hookyard_nouns::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
 use http::{HeaderName, Method, StatusCode};
 use serde_json::{Value, json};
 

@@ -7,13 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use hookyard_nouns::event::Violation;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use tokio::time::timeout;
 use url::{Host, Url};
 
 use crate::dns::{Addresses, Dns, NoAddress};
-use crate::event::Violation;
 use crate::fair::Owner;
 use crate::schemas::Endpoints;
 

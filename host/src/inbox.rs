@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hookyard_nouns::delivery::Delivery;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::rendering::Body;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::delivery::Delivery;
-use crate::event::Tenant;
 use crate::fair::{FairQueue, Room};
-use crate::render::Body;
 use crate::store::Record;
 
 /// How many deliveries of one tenant may be on their way, and how large their bodies may be. Whoever makes more

@@ -11,10 +11,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hookyard_nouns::event::{Event, OPERATIONAL_PREFIX, Tenant};
+use hookyard_nouns::subscription::{Filter, State, Subscription};
 use uuid::Uuid;
-
-use crate::event::{Event, OPERATIONAL_PREFIX, Tenant};
-use crate::subscription::{Filter, State, Subscription};
 
 /// Subscriptions as they are and as they were, found by what an event is.
 #[derive(Default)]
@@ -248,13 +247,13 @@ fn attribute<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use hookyard_nouns::digest::Digest;
+    use hookyard_nouns::event::{Attributes, Content};
+    use hookyard_nouns::rendering::Rendering;
+    use hookyard_nouns::subscription::Pace;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::event::{Attributes, Content};
-    use crate::plugin::Digest;
-    use crate::render::Rendering;
-    use crate::subscription::Pace;
 
     fn subscription(id: u128, revision: u64, state: State, filters: Value) -> Arc<Subscription> {
         let rendering = Rendering {

@@ -4,13 +4,12 @@
 use std::fmt;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hookyard_nouns::clock;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use rsa::RsaPrivateKey;
 use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey};
 use rsa::rand_core::OsRng;
-
-use crate::clock;
 
 /// Short enough for a TXT record of a few strings, and what DKIM verifiers have to take (RFC 8301).
 const BITS: usize = 2_048;

@@ -14,42 +14,33 @@
 //! - `trial`: what plugins would do
 //! - `render`: an event and a rendering make bodies; `formats`: one file a provider's format
 //! - `wasm`: runs plugins; `index`: which subscriptions want an event; `schemas`: JSON Schemas
-//! - `send`: one HTTP attempt; `endpoint`: how URLs are written; `egress`: which addresses and ports are reached;
-//!   `dns`: names of endpoints
+//! - `send`: one HTTP attempt; `egress`: which addresses and ports are reached; `dns`: names of endpoints
 //! - `patience`: deadlines for what others have to do; `descriptors`: how those of the process are shared
 //! - `sign`: signatures; `keys`: the router's own keys
-//! - `publication`: an event as it is sent to us
 //! - `store`: what is kept; `secret`: the server's key
 //! - `fair`: what tenants share
-//! - `event`, `subscription`, `delivery`, `plugin`: the nouns; `json`: JSON that stays text; `clock`
+//! - `hookyard_nouns`, a crate of its own: events, subscriptions, deliveries, JSON that stays text, the clock
 //! - `fault`: where a test has the process killed
 
 pub mod api;
 pub mod app;
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod delivery;
 pub mod descriptors;
 pub mod dispatch;
 pub mod dns;
 pub mod egress;
-pub mod endpoint;
-pub mod event;
 pub mod fair;
 mod fault;
 pub mod formats;
 pub mod health;
 pub mod inbox;
 pub mod index;
-pub mod json;
 pub mod keys;
 pub mod manage;
 pub mod marks;
 pub mod patience;
-pub mod plugin;
 pub mod printable;
-pub mod publication;
 pub mod render;
 pub mod router;
 pub mod schemas;
@@ -58,7 +49,6 @@ pub mod send;
 pub mod server;
 pub mod sign;
 pub mod store;
-pub mod subscription;
 pub mod supervise;
 pub mod telemetry;
 pub mod trial;

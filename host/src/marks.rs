@@ -9,11 +9,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::digest::Digest;
 use rustix::fs::OFlags;
 use uuid::Uuid;
-
-use crate::delivery::Reason;
-use crate::plugin::Digest;
 
 const MARK_BYTES: usize = 16 + 32;
 /// How many marks are read: of more workers than any machine has.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use hookyard_nouns::clock;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::api;
 use crate::app::App;
 use crate::config::Settings;
 use crate::dispatch::Dispatcher;
@@ -15,7 +17,6 @@ use crate::formats::Formats;
 use crate::manage;
 use crate::router::{Router, try_suspects};
 use crate::supervise::Stop;
-use crate::{api, clock};
 
 /// How often there is a look at what may be forgotten, and how long a pause while there is more.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);

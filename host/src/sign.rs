@@ -4,15 +4,15 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hmac::{Hmac, KeyInit, Mac};
+use hookyard_nouns::event::{Tenant, Violation};
+use hookyard_nouns::subscription::SigningSecret;
 use http::HeaderName;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 use uuid::Uuid;
 
-use crate::event::{Tenant, Violation};
 use crate::keys::SigningKey;
 use crate::secret;
-use crate::subscription::SigningSecret;
 
 /// How many bytes a secret has (Standard Webhooks, "Signature scheme": 24 to 64).
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;

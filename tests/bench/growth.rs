@@ -143,7 +143,7 @@ fn texts(connection: &Connection, sql: &str) -> Vec<String> {
 
 fn write_log(connection: &Connection, events: usize) {
     let day_ms = 86_400_000_i64;
-    let start = hookyard::clock::now_ms() - 29 * day_ms;
+    let start = hookyard_nouns::clock::now_ms() - 29 * day_ms;
     let step = (29 * day_ms) as f64 / events as f64;
     // Ids begin with their time, as those of a router do.
     connection

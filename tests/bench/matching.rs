@@ -5,10 +5,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hookyard::event::{Attributes, Content, Event, Tenant};
 use hookyard::index::Index;
-use hookyard::render::Rendering;
-use hookyard::subscription::{Pace, SigningSecret, State, Subscription};
+use hookyard_nouns::event::{Attributes, Content, Event, Tenant};
+use hookyard_nouns::rendering::Rendering;
+use hookyard_nouns::subscription::{Pace, SigningSecret, State, Subscription};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

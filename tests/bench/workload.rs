@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
-use hookyard::clock;
-use hookyard::delivery::{Attempt, AttemptDetail, Delivery, DeliveryState, delivery_id};
-use hookyard::event::{Event, Tenant};
 use hookyard::formats::{CloudEvents, Format};
-use hookyard::plugin::Digest;
-use hookyard::publication;
-use hookyard::render::Output;
 use hookyard::secret::ServerKey;
 use hookyard::sign::Unsigned;
 use hookyard::store::{NewEvent, Record, Sharing, Signals, Sqlite, Store, Unrouted, Usage};
-use hookyard::subscription::Subscription;
+use hookyard_nouns::delivery::{Attempt, AttemptDetail, Delivery, DeliveryState, delivery_id};
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Event, Tenant};
+use hookyard_nouns::rendering::Output;
+use hookyard_nouns::subscription::Subscription;
+use hookyard_nouns::{clock, cloudevent};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -64,7 +63,7 @@ fn open(folder: &TempDir) -> (Sqlite, Receiver<Unrouted>) {
 
 fn read(number: usize) -> NewEvent {
     let text = super::event().replacen(r#""id":"""#, &format!(r#""id":"{number:012}""#), 1);
-    let sent = publication::structured(Bytes::from(text)).unwrap().read().unwrap();
+    let sent = cloudevent::structured(Bytes::from(text)).unwrap().read().unwrap();
     NewEvent {
         id: Uuid::now_v7(),
         tenant: Tenant::new("t").unwrap(),

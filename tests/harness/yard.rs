@@ -116,7 +116,7 @@ impl Yard {
 
     pub(crate) async fn revoke(&self, id: &str) {
         let store = &self.server.as_ref().unwrap().app.store;
-        store.revoke_token(id.parse().unwrap(), hookyard::clock::now_ms()).await.unwrap();
+        store.revoke_token(id.parse().unwrap(), hookyard_nouns::clock::now_ms()).await.unwrap();
     }
 
     /// The id and the text of a new token that ends after some days.
@@ -127,7 +127,7 @@ impl Yard {
         days: Option<u32>,
     ) -> (String, String) {
         let scopes = scopes.split_whitespace().map(str::to_owned).collect();
-        let tenant = tenant.map(|it| hookyard::event::Tenant::new(it).unwrap());
+        let tenant = tenant.map(|it| hookyard_nouns::event::Tenant::new(it).unwrap());
         let (token, text) = hookyard::api::new_token(tenant, scopes, days);
         let id = token.id.to_string();
         self.server.as_ref().unwrap().app.store.create_token(token).await.unwrap();

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use hookyard::plugin::Digest;
+use hookyard_nouns::digest::Digest;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

@@ -1,9 +1,9 @@
 //! What is wrong with the router costs its endpoints nothing.
 
-use hookyard::event::{Content, Event};
 use hookyard::formats::{Api, Catalogue, Format};
-use hookyard::render::{Body, Output, Rendering, TooLarge};
 use hookyard::sign::Unsigned;
+use hookyard_nouns::event::{Content, Event};
+use hookyard_nouns::rendering::{Body, Output, Rendering, TooLarge};
 use http::HeaderName;
 use serde_json::json;
 

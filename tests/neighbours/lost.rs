@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hookyard::plugin::Digest;
 use hookyard::wasm::STANDARD_PLUGINS;
+use hookyard_nouns::digest::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use hookyard_nouns::clock;
+use hookyard_nouns::event::{Tenant, Violation};
+use hookyard_nouns::refusal::Refusal;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::app::App;
-use crate::clock;
-use crate::event::{Tenant, Violation};
-use crate::formats::Refusal;
 use crate::secret;
 use crate::sign::hex;
 use crate::store::Token;

@@ -1,9 +1,8 @@
 //! The binary mode of the CloudEvents HTTP binding 1.0.2, section 3.1: attributes are headers, and the body is the
 //! data.
 
+use hookyard_nouns::event::{AttributeValue, Violation};
 use http::{HeaderMap, header};
-
-use crate::event::{AttributeValue, Violation};
 
 /// The header `Content-Type`; none where there is none.
 ///

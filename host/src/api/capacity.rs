@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hookyard_nouns::refusal::Refusal;
 use uuid::Uuid;
 
 use super::budget::{Budget, Hold, Spent};
 use crate::fair::{Bounds, Busy, FairSemaphore, Owner, Permit};
-use crate::formats::Refusal;
 
 /// What the bodies of callers may be together whose token is not known yet, and those from one address.
 const STRANGERS_BYTES_MAX: usize = 8 << 20;
@@ -153,8 +153,9 @@ pub(super) enum HeldBytes {
 
 #[cfg(test)]
 mod tests {
+    use hookyard_nouns::event::Tenant;
+
     use super::*;
-    use crate::event::Tenant;
 
     #[test]
     fn streams_are_bounded_for_a_caller_a_tenant_and_all() {

@@ -5,6 +5,11 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::{Attempt, Delivery, DeliveryState};
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Tenant, Violation};
+use hookyard_nouns::plugin::PluginRef;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,10 +20,6 @@ use super::page::Page;
 use super::plugin_logs::line;
 use super::problem::Problem;
 use super::{Api, PAGE_MAX, answer, built, check_names, page_size, parameter, path_id, tenant};
-use crate::clock;
-use crate::delivery::{Attempt, Delivery, DeliveryState};
-use crate::event::{Tenant, Violation};
-use crate::plugin::{Digest, PluginRef};
 use crate::store::{self, Counts, CountsQuery, DeliveryQuery, LogQuery, Place};
 use crate::trial::Reproduction;
 

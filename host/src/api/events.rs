@@ -7,6 +7,13 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use bytes::Bytes;
+use hookyard_nouns::clock;
+use hookyard_nouns::cloudevent::{Publication, Sent, SentData, structured};
+use hookyard_nouns::event::{
+    AttributeValue, Content, OPERATIONAL_PREFIX, Tenant, Violation, essence,
+};
+use hookyard_nouns::json::without_mark;
+use hookyard_nouns::refusal::Refusal;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -19,11 +26,7 @@ use super::problem::Problem;
 use super::view::EventText;
 use super::{Api, answer, binary_mode, json_response, path_id, tenant, work, work_if_large};
 use crate::app::App;
-use crate::clock;
-use crate::event::{AttributeValue, Content, OPERATIONAL_PREFIX, Tenant, Violation, essence};
-use crate::formats::{Format, Formats, Refusal};
-use crate::json::without_mark;
-use crate::publication::{Publication, Sent, SentData, structured};
+use crate::formats::{Format, Formats};
 use crate::store::{Accepted, NewEvent};
 
 const STRUCTURED: &str = "application/cloudevents+json";

@@ -7,6 +7,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use hookyard_nouns::refusal::Refusal;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
@@ -18,7 +19,6 @@ use super::capacity::{HeldBytes, Stream, Work, no_memory, no_memory_for_stranger
 use super::listen::{Shared, lock};
 use super::problem::Problem;
 use crate::fair::{Owner, Permit};
-use crate::formats::Refusal;
 
 /// How long an answer may be without being counted: nearly all are no longer.
 const UNCOUNTED_BYTES_MAX: u64 = 4 << 10;

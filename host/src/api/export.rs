@@ -8,6 +8,9 @@ use axum::Extension;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use hookyard_nouns::delivery::Delivery;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::refusal::Refusal;
 use http::header;
 use serde_json::json;
 use uuid::Uuid;
@@ -19,9 +22,6 @@ use super::lines::{self, Lines};
 use super::problem::Problem;
 use super::view::EventText;
 use super::{Api, tenant, work_if_large};
-use crate::delivery::Delivery;
-use crate::event::Tenant;
-use crate::formats::Refusal;
 use crate::store::{self, DeliveryQuery, Page, StoreError};
 
 /// How many deliveries are looked for at a time. What belongs to each is read with its line.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use hookyard_nouns::event::Violation;
+use hookyard_nouns::json::Json;
 use http::StatusCode;
 use serde_json::json;
 
@@ -12,8 +14,6 @@ use super::auth::Caller;
 use super::exchange::Incoming;
 use super::problem::Problem;
 use super::{Api, answer, tenant};
-use crate::event::Violation;
-use crate::json::Json;
 
 const IDS_MAX: usize = 32;
 const TEXT_BYTES_MAX: usize = 256;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use hookyard_nouns::clock;
 use http::StatusCode;
 use serde_json::json;
 
 use super::auth::Caller;
 use super::problem::Problem;
 use super::{Api, answer};
-use crate::clock;
 use crate::keys;
 use crate::manage;
 

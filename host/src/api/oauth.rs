@@ -8,16 +8,17 @@ use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hookyard_nouns::clock;
+use hookyard_nouns::event::essence;
+use hookyard_nouns::json::without_mark;
+use hookyard_nouns::refusal::Refusal;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::exchange::Incoming;
 use super::{Api, answer, hash_token, new_token};
-use crate::clock;
-use crate::event::essence;
-use crate::formats::{Login, Refusal};
-use crate::json::without_mark;
+use crate::formats::Login;
 use crate::store::{StoreError, Token};
 
 /// How large the body of a caller is who only wants to log in.

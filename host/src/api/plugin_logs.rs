@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use hookyard_nouns::clock;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Tenant, Violation};
+use hookyard_nouns::plugin::LogLevel;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -13,9 +17,6 @@ use super::page::Page;
 use super::plugins::{budget, name};
 use super::problem::Problem;
 use super::{Api, built, built_text, check_names, page_size, parameter, tenant};
-use crate::clock;
-use crate::event::{Tenant, Violation};
-use crate::plugin::{Digest, LogLevel};
 use crate::store::{LogEntry, LogQuery};
 
 type Parameters = Query<HashMap<String, String>>;

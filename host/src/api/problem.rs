@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
+use hookyard_nouns::event::{Violation, cut};
+use hookyard_nouns::refusal::Refusal;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::event::{Violation, cut};
-use crate::formats::Refusal;
 use crate::store::StoreError;
 
 /// How long a detail may be, which may come from a compiler or a plugin.

@@ -9,6 +9,10 @@ use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
+use hookyard_nouns::clock;
+use hookyard_nouns::event::{Tenant, Violation};
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::subscription::Subscription;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use serde_json::json;
 
@@ -19,13 +23,10 @@ use super::listen::lock;
 use super::problem::Problem;
 use super::subscriptions::{read_until, size};
 use super::{Api, SMALL_BYTES, tree_bytes, work, work_if_large};
-use crate::clock;
-use crate::event::{Tenant, Violation};
 use crate::fair::Owner;
-use crate::formats::{self, Answer, Call, Done, Format, Granted, Operation, Refusal, TokenPlace};
+use crate::formats::{self, Answer, Call, Done, Format, Granted, Operation, TokenPlace};
 use crate::manage::subscriptions as manage;
 use crate::store::Store;
-use crate::subscription::Subscription;
 
 /// How many subscriptions a provider's list can hold, and how many bytes they may be: their APIs give out the
 /// whole list, or count all of it for each page.

@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::DeliveryState;
+use hookyard_nouns::event::Violation;
+use hookyard_nouns::refusal::Refusal;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,10 +19,6 @@ use super::deliveries::document as delivery;
 use super::exchange::Incoming;
 use super::problem::Problem;
 use super::{Api, answer, page_size, parameter, path_id, read_json, tenant};
-use crate::clock;
-use crate::delivery::DeliveryState;
-use crate::event::Violation;
-use crate::formats::Refusal;
 use crate::store::{Replay, ReplayQuery, ReplayState, StoreError};
 
 /// How many deliveries a dry run shows.

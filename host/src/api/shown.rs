@@ -1,13 +1,13 @@
 //! Subscriptions as our own API shows them. A configuration stands there as it was written.
 
+use hookyard_nouns::clock;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::json::Json;
+use hookyard_nouns::plugin::PluginRef;
+use hookyard_nouns::subscription::{Filter, Pace, State, Subscription};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
-
-use crate::clock;
-use crate::json::Json;
-use crate::plugin::{Digest, PluginRef};
-use crate::subscription::{Filter, Pace, State, Subscription};
 
 /// What is shown of a subscription in any format.
 #[derive(Serialize)]

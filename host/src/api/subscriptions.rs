@@ -5,6 +5,12 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
+use hookyard_nouns::clock;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::subscription::{
+    Draft, Filter, NewSecret, Pace, State as Delivering, StepRef, Subscription,
+};
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
@@ -20,16 +26,11 @@ use super::{
     Api, Schemas, answer, built_text, json_response, page_size, parameter, path_id, read_json,
     tenant,
 };
-use crate::clock;
-use crate::event::Tenant;
-use crate::formats::{Format, Refusal};
+use crate::formats::Format;
 use crate::manage::subscriptions as manage;
 use crate::schemas::Schema;
 use crate::sign;
 use crate::store::{self, CountsQuery, Store};
-use crate::subscription::{
-    Draft, Filter, NewSecret, Pace, State as Delivering, StepRef, Subscription,
-};
 
 /// How many subscriptions are read at a time, and how many bytes of them for a page.
 const READ: usize = 16;

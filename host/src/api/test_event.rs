@@ -6,6 +6,12 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use hookyard_nouns::delivery::{Reason, delivery_id};
+use hookyard_nouns::event::Event;
+use hookyard_nouns::json::Json;
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::rendering::{Body, Rendered};
+use hookyard_nouns::subscription::Subscription;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -15,16 +21,12 @@ use super::exchange::Incoming;
 use super::problem::Problem;
 use super::trials::{Sample, given, sample_event};
 use super::{Api, built, path_id, read_json, tenant};
-use crate::delivery::{Reason, delivery_id};
 use crate::dispatch;
-use crate::event::Event;
-use crate::formats::{Format, Refusal};
-use crate::json::Json;
+use crate::formats::Format;
 use crate::manage::try_out;
-use crate::render::{self, Rendered, render};
+use crate::render::render;
 use crate::schemas;
 use crate::send::{Outcome, Phases, Sent};
-use crate::subscription::Subscription;
 use crate::trial;
 use crate::wasm::StepRun;
 
@@ -160,7 +162,7 @@ async fn request(
     subscription: &Subscription,
     event: &Event,
     part: usize,
-    body: render::Body,
+    body: Body,
 ) -> Value {
     let app = &api.app;
     let format = app.format(subscription.format);

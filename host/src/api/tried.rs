@@ -1,11 +1,12 @@
 //! What is answered of a plugin that was tried. Events stand in it as they came, and as they would go.
 
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Event;
+use hookyard_nouns::json::Json;
+use hookyard_nouns::plugin::LogLine;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::event::Event;
-use crate::json::Json;
-use crate::plugin::{Digest, LogLine};
 use crate::trial::{self, Difference, Trial, Verdict};
 
 /// One plugin on one event.

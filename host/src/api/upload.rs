@@ -9,6 +9,9 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Path, Query, State
 use axum::response::Response;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Violation, essence};
+use hookyard_nouns::refusal::Refusal;
 use http::{HeaderMap, Request, StatusCode, header};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -19,11 +22,8 @@ use super::exchange::Incoming;
 use super::plugins::{CONTENT_DIGEST, document, if_match, name, owner, refused};
 use super::problem::Problem;
 use super::{Api, answer, work};
-use crate::event::{Violation, essence};
 use crate::fair::Busy;
-use crate::formats::Refusal;
 use crate::manage::plugins::{File, upload as make};
-use crate::plugin::Digest;
 
 /// How long a file may take to come: while it does, it has one of few places.
 const PATIENCE: Duration = Duration::from_secs(120);

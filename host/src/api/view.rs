@@ -8,13 +8,12 @@ use std::task::{Context, Poll};
 use axum::body::{Body, HttpBody};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
+use hookyard_nouns::clock;
+use hookyard_nouns::event::{Data, Event};
 use hyper::body::Frame;
-
 use serde_json::json;
 
 use super::SMALL_BYTES;
-use crate::clock;
-use crate::event::{Data, Event};
 
 /// How many bytes of the data are in a piece: JSON as they are, and what is written in another way. The
 /// latter divides by three, so that base64 has no end in between.
@@ -154,12 +153,12 @@ impl HttpBody for EventText {
 
 #[cfg(test)]
 mod tests {
+    use hookyard_nouns::event::{Attributes, Content, Tenant};
+    use hookyard_nouns::json::Json;
     use serde_json::Value;
     use uuid::Uuid;
 
     use super::*;
-    use crate::event::{Attributes, Content, Tenant};
-    use crate::json::Json;
 
     fn text(data: Option<Data>, on_one_line: bool) -> String {
         let attributes = [("specversion", "1.0"), ("id", "1"), ("source", "/x"), ("type", "t")];

@@ -11,16 +11,18 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::available_parallelism;
 
 use anyhow::Context;
+use hookyard_nouns::clock;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::rendering::Rendered;
+use hookyard_nouns::subscription::{State, Subscription};
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify, watch};
 use uuid::Uuid;
 
-use crate::clock;
 use crate::config::Settings;
 use crate::descriptors::{self, Shares};
 use crate::dns::Dns;
 use crate::egress::Egress;
-use crate::event::Tenant;
 use crate::fair::Pool;
 use crate::formats::{AccountRate, Format, Formats};
 use crate::health::{self, Health, Who};
@@ -29,15 +31,12 @@ use crate::index::Index;
 use crate::keys::SigningKey;
 use crate::manage::{Backlogs, Releases, Uploads};
 use crate::marks::{Marks, SetAside, Slot, Work};
-use crate::render::Rendered;
 use crate::secret::{ServerKey, open_to_others};
 use crate::send::Sender;
 use crate::store::{self, LogEntry, Quarantine, Sharing, Signals, Sqlite, Store, Unrouted};
-use crate::subscription::{State, Subscription};
 use crate::supervise::Stages;
 use crate::trial::Shadows;
 use crate::wasm::{Runtime, StepRun, Workshop};
-
 use plugins::Plugins;
 use threads::Threads;
 

@@ -1,11 +1,11 @@
 //! `hookyard store stats|prune|check`
 
 use clap::Subcommand;
+use hookyard_nouns::clock;
 use serde_json::json;
 
 use super::print::say;
 use super::shared_store;
-use crate::clock;
 use crate::config::Given;
 use crate::store::{Retention, Sqlite, Store};
 

@@ -2,15 +2,15 @@
 
 use anyhow::Context;
 use clap::Subcommand;
+use hookyard_nouns::clock;
+use hookyard_nouns::event::Tenant;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::print::say;
 use super::shared_store;
 use crate::api::{new_hex_token, new_token};
-use crate::clock;
 use crate::config::Given;
-use crate::event::Tenant;
 use crate::store::{Sqlite, Store, StoreError};
 
 /// What a token may be good for.

@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use hookyard_nouns::clock;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Dispatcher, UNRECORDED_MAX};
-use crate::clock;
 
 #[derive(Default)]
 pub(super) struct Alarms {

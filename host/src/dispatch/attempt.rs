@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::rendering::Body;
+use hookyard_nouns::subscription::Subscription;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::clock;
-use crate::delivery::Reason;
 use crate::keys;
 use crate::manage;
-use crate::render::Body;
 use crate::send::{Outcome, REQUEST_ORIGIN, Request, Sent};
 use crate::sign::Unsigned;
-use crate::subscription::Subscription;
 
 /// What came of an attempt.
 pub(super) struct Attempted {

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
+use hookyard_nouns::delivery::DeliveryState;
 use uuid::Uuid;
 
 use super::Dispatcher;
-use crate::delivery::DeliveryState;
 
 impl Dispatcher {
     /// A delivery leaves memory and waits in the store.

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::event::Tenant;
-use crate::render::Body;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::rendering::Body;
 
 /// What a delivery takes beside its body, about.
 const DELIVERY_BYTES: usize = 1_024;

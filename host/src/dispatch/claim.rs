@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::{Delivery, DeliveryState, Reason, delivery_id};
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Event, Tenant};
+use hookyard_nouns::rendering::{Body, Rendered, Rendering};
+use hookyard_nouns::subscription::IN_TURN_WAIT_SECONDS;
 use uuid::Uuid;
 
 use super::settle::OURS_AGAIN_MS;
 use crate::app::App;
-use crate::clock;
-use crate::delivery::{Delivery, DeliveryState, Reason, delivery_id};
-use crate::event::{Event, Tenant};
 use crate::health::Who;
 use crate::inbox::Ready;
 use crate::marks::{self, Slot, Work};
-use crate::plugin::Digest;
-use crate::render::{Body, Rendered, Rendering, render};
+use crate::render::render;
 use crate::store::{Claim, Due, Record};
-use crate::subscription::IN_TURN_WAIT_SECONDS;
 use crate::wasm::{self, Fault, StepRun};
 
 /// How long a delivery that misses the code of a plugin waits before there is another look.

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hookyard_nouns::event::Tenant;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::claim::{Claimed, claim};
 use crate::app::App;
-use crate::event::Tenant;
 use crate::fair::{FairQueue, Owner, Room};
 
 /// How many claims are under way, of all and of one tenant.

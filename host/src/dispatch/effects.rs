@@ -3,6 +3,10 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::subscription::{State, Subscription};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -10,14 +14,10 @@ use super::Dispatcher;
 use super::failing::Turn;
 use super::flow::{Bounds, Change, Gate, Went};
 use super::settle::Effect;
-use crate::clock;
-use crate::delivery::Reason;
-use crate::event::Tenant;
 use crate::formats::Format;
 use crate::manage;
 use crate::send::Outcome;
 use crate::store::Record;
-use crate::subscription::{State, Subscription};
 
 /// What an attempt says of its endpoint; none where nothing was sent.
 pub(super) fn went(format: &dyn Format, outcome: &Outcome) -> Option<Went> {

@@ -1,14 +1,14 @@
 //! What comes from the store: when to look, and how much to take.
 
+use hookyard_nouns::clock;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::subscription::State;
 use uuid::Uuid;
 
 use super::claim::Claimed;
 use super::flow::Gate;
 use super::settle::OURS_AGAIN_MS;
 use super::{BYTES_MAX, Dispatcher, OWN_BYTES_MAX};
-use crate::clock;
-use crate::event::Tenant;
-use crate::subscription::State;
 
 /// How long the store is left alone when memory is full.
 const FULL_AGAIN_MS: i64 = 100;

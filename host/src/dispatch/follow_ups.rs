@@ -4,10 +4,9 @@
 
 use std::collections::HashMap;
 
+use hookyard_nouns::event::Tenant;
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, timeout_at};
-
-use crate::event::Tenant;
 
 /// How many there may be of one tenant when it sends something more, and of all.
 const OWN_MAX: usize = 256;

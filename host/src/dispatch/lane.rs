@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::Delivery;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::rendering::Body;
 use uuid::Uuid;
 
 use super::flow::Flow;
-use crate::clock;
-use crate::delivery::Delivery;
-use crate::event::Tenant;
 use crate::inbox::{Ready, Unrecorded};
-use crate::render::Body;
 
 /// How many deliveries of a subscription wait in memory. The others wait in the store.
 const QUEUE_MAX: usize = 256;

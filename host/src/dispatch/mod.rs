@@ -33,16 +33,17 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::clock;
-use crate::delivery::{Delivery, DeliveryState, Reason};
-use crate::event::Tenant;
 use crate::inbox::{Ready, Taken, Unrecorded};
 use crate::send::{Outcome, Sent};
 use crate::store::Record;
-use crate::subscription::{State, Subscription};
 use crate::supervise::Stop;
 use alarms::Alarms;
 pub(crate) use attempt::request;
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::{Delivery, DeliveryState, Reason};
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::subscription::{State, Subscription};
+
 use attempt::{Attempted, attempt};
 use bodies::Bodies;
 use claims::Claims;

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::event::Tenant;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::subscription::Subscription;
+
 use crate::formats::AccountRate;
-use crate::subscription::Subscription;
 
 /// The cycles of the accounts that have a rate.
 #[derive(Default)]

@@ -1,10 +1,10 @@
 //! A wall clock that is set back. Whatever waits for a time would wait longer by as much, so it comes along.
 
+use hookyard_nouns::clock;
 use tokio::time::Instant;
 
 use super::Dispatcher;
 use super::alarms::Alarms;
-use crate::clock;
 
 /// By less a clock is not set, but corrected.
 const STEP_MS: i64 = 1_000;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use hookyard_nouns::delivery::{Attempt, AttemptDetail, Delivery, DeliveryState, Reason};
+use hookyard_nouns::subscription::Pace;
 use http::HeaderName;
 
-use crate::delivery::{Attempt, AttemptDetail, Delivery, DeliveryState, Reason};
 use crate::formats::{AfterLast, Format};
 use crate::send::{Outcome, Phases, Sent};
-use crate::subscription::Pace;
 
 /// An endpoint may ask for patience, but not for longer than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
@@ -140,11 +140,11 @@ fn detail(
 
 #[cfg(test)]
 mod tests {
+    use hookyard_nouns::digest::Digest;
     use uuid::Uuid;
 
     use super::*;
     use crate::formats::CloudEvents;
-    use crate::plugin::Digest;
 
     fn delivery(attempts: u32) -> Delivery {
         Delivery {

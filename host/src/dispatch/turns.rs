@@ -3,11 +3,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::rendering::Body;
 use uuid::Uuid;
 
 use super::bodies::Bodies;
-use crate::event::Tenant;
-use crate::render::Body;
 
 /// For how long a request counts as young: about as long as it takes to sign and send it. Then it waits for its
 /// endpoint, and takes memory but no processor. Where tasks wait for a processor, each of the steps of a request

@@ -1,12 +1,12 @@
 //! What tenants share without being in each other's way: each has a part of it at most, and whoever waits is
 //! served in turn, owner by owner.
 
+use hookyard_nouns::event::Tenant;
+
 mod cache;
 mod pool;
 mod queue;
 mod semaphore;
-
-use crate::event::Tenant;
 
 pub use cache::Cache;
 pub use pool::{Batch, Full, Pool};

@@ -273,8 +273,9 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use hookyard_nouns::event::Tenant;
+
     use super::*;
-    use crate::event::Tenant;
 
     const ROOM: Room = Room { own_items: 100, own_bytes: 100, all_bytes: 100 };
     const PATIENCE: Duration = Duration::from_secs(10);

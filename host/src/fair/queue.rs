@@ -168,8 +168,9 @@ impl<T> FairQueue<T> {
 
 #[cfg(test)]
 mod tests {
+    use hookyard_nouns::event::Tenant;
+
     use super::*;
-    use crate::event::Tenant;
 
     const ROOM: Room = Room { own_items: 100, own_bytes: 60, all_bytes: 100 };
 

@@ -178,8 +178,9 @@ mod tests {
     use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
 
+    use hookyard_nouns::event::Tenant;
+
     use super::*;
-    use crate::event::Tenant;
 
     fn owner(name: &str) -> Owner {
         Some(Tenant::new(name).unwrap())

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use hookyard_nouns::event::{Content, Data, Violation};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::whole_number;
-use crate::event::{Content, Data, Violation};
 use crate::schemas::{self, Schema};
 
 /// The event types of a format.

@@ -1,11 +1,11 @@
 //! Our own format: CloudEvents 1.0 in structured JSON, every type, the data byte for byte.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hookyard_nouns::event::{Content, Data, Event};
+use hookyard_nouns::rendering::{Body, Output, Rendering, TooLarge};
 use serde_json::Value;
 
 use super::{Api, Catalogue, Format, Proof, Writer};
-use crate::event::{Content, Data, Event};
-use crate::render::{Body, Output, Rendering, TooLarge};
 
 /// The format `cloudevents`.
 pub struct CloudEvents;

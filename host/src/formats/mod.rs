@@ -16,20 +16,19 @@ mod writer;
 
 use std::time::Duration;
 
+use hookyard_nouns::delivery::DEFAULT_SCHEDULE;
+use hookyard_nouns::event::{Content, Event, Violation};
+use hookyard_nouns::json::Json;
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::rendering::{Body, Output, Rendering, TooLarge};
 use http::HeaderName;
 use serde_json::Value;
 
-use crate::delivery::DEFAULT_SCHEDULE;
-use crate::event::{Content, Event, Violation};
-use crate::json::Json;
-use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{Endpoints, Schema};
 use crate::sign::{self, Unsigned};
 
 pub use answer::Answer;
-pub use api::{
-    AccountRate, Api, Call, Done, Granted, Login, Operation, Refusal, TokenPlace, bearer,
-};
+pub use api::{AccountRate, Api, Call, Done, Granted, Login, Operation, TokenPlace, bearer};
 pub use catalogue::{Catalogue, EventType, Texts};
 pub use cloudevents::CloudEvents;
 pub use copernica::{Copernica, InterestShape};

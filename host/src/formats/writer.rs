@@ -1,6 +1,6 @@
 //! Writes a JSON object member by member, without a tree of it.
 
-use crate::render::{Body, Output, TooLarge};
+use hookyard_nouns::rendering::{Body, Output, TooLarge};
 
 /// A JSON object that is being written. What does not fit into its output is noticed at the end.
 #[derive(Debug)]

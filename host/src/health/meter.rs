@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use hookyard_nouns::clock;
+use hookyard_nouns::digest::Digest;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::clock;
-use crate::plugin::Digest;
 use crate::wasm::StepRun;
 
 /// Two digits of each value are kept.

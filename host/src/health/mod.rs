@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::plugin::LogLine;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::delivery::Reason;
-use crate::event::Tenant;
 use crate::fair::{Cache, Owner};
-use crate::plugin::{Digest, LogLine};
 use crate::store::{LogEntry, Quarantine};
 use crate::wasm::StepRun;
 use breaker::Breaker;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hookyard_nouns::clock;
+use hookyard_nouns::event::{Attributes, Content, Data, Event, OPERATIONAL_PREFIX, Tenant};
+use hookyard_nouns::json::Json;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::clock;
-use crate::event::{Attributes, Content, Data, Event, OPERATIONAL_PREFIX, Tenant};
-use crate::json::Json;
 use crate::store::{self, NewEvent};
 
 /// Publishes an event of our own to a tenant: `what` is its type, behind `hookyard.`.

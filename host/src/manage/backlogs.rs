@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use hookyard_nouns::event::Tenant;
+
 use crate::app::App;
-use crate::event::Tenant;
 use crate::supervise::Stop;
 
 /// How often there is a look.

@@ -16,18 +16,19 @@ mod uploads;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookyard_nouns::event::{Tenant, Violation};
+use hookyard_nouns::json::Json;
+use hookyard_nouns::plugin::{PluginRef, PluginVersion};
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::rendering::Step;
+use hookyard_nouns::subscription::StepRef;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::App;
-use crate::event::{Tenant, Violation};
-use crate::formats::Refusal;
-use crate::json::Json;
 use crate::marks::Slot;
-use crate::plugin::{PluginRef, PluginVersion};
 use crate::schemas::Schema;
 use crate::store::StoreError;
-use crate::subscription::StepRef;
-use crate::wasm::{Fault, Slow, Step};
+use crate::wasm::{Fault, Slow};
 
 pub use announce::{announce, announce_if_wanted};
 pub use backlogs::Backlogs;

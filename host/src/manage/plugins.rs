@@ -4,14 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hookyard_nouns::clock;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Tenant, Violation};
+use hookyard_nouns::plugin::{PluginName, PluginVersion};
+use hookyard_nouns::refusal::Refusal;
 
 use super::switch;
 use crate::app::App;
-use crate::clock;
-use crate::event::{Tenant, Violation};
 use crate::fair::Owner;
-use crate::formats::Refusal;
-use crate::plugin::{Digest, PluginName, PluginVersion};
 use crate::wasm::{self, STANDARD_PLUGINS, Uploaded};
 
 /// What is uploaded.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use hookyard_nouns::event::Tenant;
 use url::{Host, Url};
 
 use crate::app::App;
-use crate::event::Tenant;
 use crate::formats::Proof;
 use crate::patience;
 use crate::secret;

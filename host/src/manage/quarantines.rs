@@ -5,6 +5,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::plugin::{PluginName, PluginRef};
+use hookyard_nouns::subscription::Subscription;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -12,14 +17,10 @@ use uuid::Uuid;
 use super::announce::announce_once;
 use super::plugins::roll_back;
 use crate::app::App;
-use crate::clock;
-use crate::event::Tenant;
 use crate::health::Who;
 use crate::marks::{Slot, Work};
-use crate::plugin::{Digest, PluginName, PluginRef};
 use crate::render::render;
 use crate::store::{self, Due, Quarantine};
-use crate::subscription::Subscription;
 use crate::supervise::Stop;
 
 /// How often there is a look at quarantines, where there are any.
@@ -333,8 +334,9 @@ fn about(it: &Quarantine, subscription: &Subscription) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use hookyard_nouns::delivery::Reason;
+
     use super::*;
-    use crate::delivery::Reason;
 
     fn quarantine() -> Quarantine {
         Quarantine {

@@ -6,14 +6,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::event::Tenant;
 use tokio::sync::Notify;
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::clock;
-use crate::event::Tenant;
 use crate::store;
 use crate::supervise::Stop;
 

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::event::Tenant;
 use serde_json::json;
 use tokio::task::{self, JoinSet};
 use uuid::Uuid;
 
 use super::announce;
 use crate::app::App;
-use crate::clock;
-use crate::event::Tenant;
 use crate::store::{self, Replay, ReplayState};
 use crate::supervise::Stop;
 

@@ -2,6 +2,14 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Tenant, Violation};
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::rendering::{Recipient, Rendering};
+use hookyard_nouns::subscription::{
+    Draft, NewSecret, Pace, SigningSecret, State, StepRef, Subscription,
+};
 use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
@@ -9,14 +17,9 @@ use uuid::Uuid;
 use super::proof::{Agreement, prove};
 use super::{Seen, pin};
 use crate::app::App;
-use crate::clock;
-use crate::event::{Tenant, Violation};
-use crate::formats::{Format, Proof, Refusal};
-use crate::plugin::Digest;
-use crate::render::{Recipient, Rendering};
+use crate::formats::{Format, Proof};
 use crate::sign;
 use crate::store::StoreError;
-use crate::subscription::{Draft, NewSecret, Pace, SigningSecret, State, StepRef, Subscription};
 
 /// For how long a replaced secret signs beside the new one.
 const OLD_SECRET_MS: i64 = 24 * 3_600 * 1_000;

@@ -5,20 +5,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Tenant, Violation};
+use hookyard_nouns::plugin::{PluginName, PluginRef, PluginVersion};
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::rendering::Step;
+use hookyard_nouns::subscription::{StepRef, Subscription};
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::attach;
 use super::plugins::UploadRefusal;
 use crate::app::App;
-use crate::event::{Tenant, Violation};
 use crate::fair::Owner;
-use crate::formats::Refusal;
-use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
 use crate::store::StoreError;
-use crate::subscription::{StepRef, Subscription};
 use crate::supervise::Stop;
-use crate::wasm::Step;
 
 /// How many subscriptions are read, and written in one transaction.
 const SLICE: usize = 64;

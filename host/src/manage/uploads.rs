@@ -54,8 +54,9 @@ impl Uploads {
 
 #[cfg(test)]
 mod tests {
+    use hookyard_nouns::event::Tenant;
+
     use super::*;
-    use crate::event::Tenant;
 
     #[test]
     fn no_owner_takes_all_places() {

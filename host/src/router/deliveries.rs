@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::{Delivery, DeliveryState, Reason, delivery_id};
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::rendering::{Body, Rendered};
+use hookyard_nouns::subscription::{IN_TURN, State, Subscription};
 use uuid::Uuid;
 
 use super::routing::Routing;
-use crate::clock;
-use crate::delivery::{Delivery, DeliveryState, Reason, delivery_id};
 use crate::inbox::Ready;
-use crate::plugin::Digest;
-use crate::render::{Body, Rendered};
 use crate::store::{Quarantine, Record};
-use crate::subscription::{IN_TURN, State, Subscription};
 use crate::wasm::Fault;
 
 /// How much is made of one event in a turn.

@@ -4,9 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hookyard_nouns::event::{Event, Tenant};
 use tokio::sync::Notify;
-
-use crate::event::{Event, Tenant};
 
 /// How many events of one tenant, and how large their content may be.
 const OWN_ITEMS_MAX: usize = 4_096;

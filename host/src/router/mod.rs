@@ -14,11 +14,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use hookyard_nouns::event::Tenant;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::app::App;
-use crate::event::Tenant;
 use crate::fair::Batch;
 use crate::marks::Slot;
 use crate::store::{Record, Unrouted};

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use hookyard_nouns::subscription::Subscription;
 use tokio::time::timeout_at;
 
 use super::READ_AGAIN;
 use super::deliveries::Out;
 use super::routing::Routing;
 use crate::store::Quarantine;
-use crate::subscription::Subscription;
 use crate::wasm::{Fault, Making};
 
 /// How often a plugin that could not be run is tried again, and how long after.

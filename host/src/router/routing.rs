@@ -6,6 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::vec;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Event;
+use hookyard_nouns::rendering::Rendered;
+use hookyard_nouns::subscription::Subscription;
 use uuid::Uuid;
 
 use super::deliveries::Out;
@@ -13,16 +19,11 @@ use super::memory::Place;
 use super::needs::Need;
 use super::{READ_AGAIN, Router};
 use crate::app::App;
-use crate::clock;
-use crate::delivery::Reason;
-use crate::event::Event;
 use crate::health::Who;
 use crate::inbox::Unrecorded;
 use crate::marks::{self, Slot, Work};
-use crate::plugin::Digest;
-use crate::render::{Rendered, render};
+use crate::render::render;
 use crate::store::{Quarantine, Record, Unrouted};
-use crate::subscription::Subscription;
 use crate::wasm::{self, Making};
 
 /// How long a worker stays with one event, and how much it makes of it meanwhile. Then others have their turn.

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use hookyard_nouns::clock;
 use uuid::Uuid;
-
-use crate::clock;
 
 /// How many of a subscription are kept, each minute.
 const EACH_MINUTE_MAX: u32 = 10;

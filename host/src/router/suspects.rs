@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Event, Tenant};
+use hookyard_nouns::rendering::Rendering;
+
 use crate::app::App;
-use crate::clock;
-use crate::event::{Event, Tenant};
 use crate::marks::{Slot, Work};
-use crate::plugin::Digest;
-use crate::render::{Rendering, render};
+use crate::render::render;
 use crate::store::{self, Death};
 
 /// How often a process may end while it works on something.

@@ -3,13 +3,12 @@
 mod drafts;
 mod loops;
 
+use hookyard_nouns::endpoint::{self, Writing};
+use hookyard_nouns::event::{VIOLATIONS_MAX, Violation};
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 use url::Url;
-
-use crate::endpoint::{self, Writing};
-use crate::event::{VIOLATIONS_MAX, Violation};
 
 /// Every file of `schemas/`: its path below the folder, and its text.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/schemas.rs"));

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hookyard_nouns::event::Tenant;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use url::Url;
 
 use super::exchange::Answer;
 use super::{Sender, our_request};
-use crate::event::Tenant;
 
 /// Where deliveries come from (CloudEvents 1.0.2, HTTP 1.1 Web Hooks, section 4.1.2).
 pub(crate) const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");

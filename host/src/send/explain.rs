@@ -5,13 +5,13 @@ use std::error::Error;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use hookyard_nouns::delivery::Reason;
 use rustix::io::Errno;
 use rustls::{AlertDescription, CertificateError};
 
 use super::opening::Phase;
 use super::stream::Endless;
 use super::{HEAD_BYTES_MAX, HEADERS_MAX, Outcome};
-use crate::delivery::Reason;
 use crate::descriptors;
 use crate::dns::NoAddress;
 use crate::egress::Denied;

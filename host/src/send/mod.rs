@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::event::Tenant;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -22,11 +25,8 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::time::Instant;
 use url::{Position, Url};
 
-use crate::clock;
-use crate::delivery::Reason;
 use crate::dns::Dns;
 use crate::egress::Egress;
-use crate::event::Tenant;
 use crate::fair::Owner;
 use crate::patience;
 pub use ask::Consent;

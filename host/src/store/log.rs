@@ -5,11 +5,10 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use hookyard_nouns::delivery::{Delivery, DeliveryState};
+use hookyard_nouns::event::{Event, Tenant};
+use hookyard_nouns::rendering::Rendering;
 use uuid::Uuid;
-
-use crate::delivery::{Delivery, DeliveryState};
-use crate::event::{Event, Tenant};
-use crate::render::Rendering;
 
 /// A delivery whose next attempt is due, with all that the attempt needs.
 #[derive(Debug)]

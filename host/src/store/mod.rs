@@ -16,16 +16,16 @@ mod usage;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use hookyard_nouns::delivery::{Attempt, Delivery};
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Content, Event, Tenant};
+use hookyard_nouns::rendering::Rendering;
+use hookyard_nouns::subscription::{SigningSecret, Subscription};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::delivery::{Attempt, Delivery};
-use crate::event::{Content, Event, Tenant};
 use crate::marks::Work;
-use crate::plugin::Digest;
-use crate::render::Rendering;
-use crate::subscription::{SigningSecret, Subscription};
 
 pub use log::{Backlog, Claim, Counts, CountsQuery, DeliveryQuery, Due, Page, Place};
 pub use plugins::{LogEntry, LogQuery, PluginStore, Quarantine};

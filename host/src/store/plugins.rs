@@ -2,14 +2,15 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::plugin::{LogLevel, LogLine, PluginName, PluginRef, PluginVersion};
+use hookyard_nouns::subscription::Subscription;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Due, Result};
-use crate::delivery::Reason;
-use crate::event::Tenant;
-use crate::plugin::{Digest, LogLevel, LogLine, PluginName, PluginRef, PluginVersion};
-use crate::subscription::Subscription;
 
 /// A line in the log of a plugin.
 #[derive(Clone, Debug)]

@@ -1,12 +1,12 @@
 //! Deliveries that are made again.
 
 use async_trait::async_trait;
+use hookyard_nouns::delivery::{Delivery, DeliveryState};
+use hookyard_nouns::event::Tenant;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{DeliveryQuery, Place, Result};
-use crate::delivery::{Delivery, DeliveryState};
-use crate::event::Tenant;
 
 /// Which deliveries are made again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,15 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::event::Event;
+use hookyard_nouns::json::Spelled;
+use hookyard_nouns::rendering::{Body, Rendered, Rendering};
 use json_patch::PatchOperation;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::delivery::Reason;
-use crate::event::Event;
 use crate::formats::Format;
-use crate::json::Spelled;
-use crate::render::{Body, Rendered, Rendering, render};
+use crate::render::render;
 use crate::wasm::{Fault, Runtime, StepRun};
 
 /// The longest difference that is told.

@@ -7,14 +7,14 @@ mod shadow;
 
 use std::sync::Arc;
 
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::event::{Content, Event};
+use hookyard_nouns::json::Json;
+use hookyard_nouns::rendering::{Output, Rendering, Step};
 use serde::Serialize;
 
-use crate::delivery::Reason;
-use crate::event::{Content, Event};
 use crate::formats::{CloudEvents, Format};
-use crate::json::Json;
-use crate::render::{Output, Rendering};
-use crate::wasm::{Addressee, Fault, Outcome, Runtime, Step, StepRun};
+use crate::wasm::{Addressee, Fault, Outcome, Runtime, StepRun};
 
 pub use compare::{Change, Comparison, Difference, Totals, compare, difference};
 pub use reproduce::Reproduction;

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::cloudevent;
+use hookyard_nouns::delivery::{Delivery, Reason};
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Event, Tenant, format_name};
+use hookyard_nouns::json::Json;
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::rendering::Rendering;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::structured;
-use crate::delivery::{Delivery, Reason};
-use crate::event::{Event, Tenant, format_name};
-use crate::formats::Refusal;
-use crate::json::Json;
-use crate::plugin::Digest;
-use crate::publication;
-use crate::render::Rendering;
 
 /// A delivery, with all that its body depends on.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ impl Reproduction {
     ///
     /// It is none: the text was changed.
     pub fn event(&self) -> Result<Event, Refusal> {
-        let sent = publication::structured(self.event.bytes().clone())?;
+        let sent = cloudevent::structured(self.event.bytes().clone())?;
         let publication = sent.read().map_err(Refusal::Invalid)?;
         Ok(Event {
             id: self.event_id,

@@ -5,17 +5,18 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use hookyard_nouns::clock;
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::event::{Event, Tenant};
+use hookyard_nouns::rendering::{Rendered, Rendering};
+use hookyard_nouns::subscription::StepRef;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::compare::{Change, Difference, Totals, differences, judge};
-use crate::clock;
-use crate::delivery::Reason;
-use crate::event::{Event, Tenant};
 use crate::fair::Busy;
 use crate::formats::Format;
-use crate::render::{Rendered, Rendering, render};
-use crate::subscription::StepRef;
+use crate::render::render;
 use crate::wasm::Runtime;
 
 /// How many differences a shadow keeps as examples.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
+use hookyard_nouns::digest::Digest;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use sha2::Sha256;
 use wasmtime::Engine;
@@ -16,7 +17,6 @@ use wasmtime::component::Component;
 use super::compiler::{About, HEAD_BYTES_MAX, read_head, write_message};
 use crate::descriptors;
 use crate::fair::{self, Owner};
-use crate::plugin::Digest;
 
 /// A file is a tag, the mark of whose it is, and a message with the code.
 const TAG_BYTES: usize = 32;
@@ -254,9 +254,10 @@ impl Write for Tagging<'_> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
+    use hookyard_nouns::event::Tenant;
+    use hookyard_nouns::plugin::{Manifest, World};
+
     use super::*;
-    use crate::event::Tenant;
-    use crate::plugin::{Manifest, World};
 
     fn about() -> About {
         About {

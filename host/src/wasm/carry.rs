@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::event::{
+    ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Content, Data, is_json_type,
+};
+use hookyard_nouns::json::Json;
 
 use super::bindings::hookyard::plugin::types::{self, Decision, Edit, NewData, Output, Verdict};
 use super::imports::SEARCHED_BYTES_MAX;
 use super::run::Answer;
 use super::stopwatch::Stopwatch;
 use super::{Fault, Limits};
-use crate::delivery::Reason;
-use crate::event::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Content, Data, is_json_type};
-use crate::json::Json;
 
 /// The most parts that an event can be split into, and how many times what one run may answer they can
 /// be together.

@@ -3,12 +3,12 @@
 use std::io::{self, BufWriter, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use hookyard_nouns::event::Violation;
 use serde_json::Value;
 
 use super::compile::{Stages, compile};
 use super::compiler::{Budget, CANNOT_WRITE, Order, read_head, write_message};
 use super::{Refusal, manifest};
-use crate::event::Violation;
 
 /// The most bytes that it is told: a file, most of it.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;

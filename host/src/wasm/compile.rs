@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use hookyard_nouns::plugin::Manifest;
 use wasmtime::component::Component;
 
 use super::check::Contract;
@@ -10,7 +11,6 @@ use super::engine::{Allocation, Machine};
 use super::loaded::Loaded;
 use super::run::Call;
 use super::{Fault, Refusal, image, manifest};
-use crate::plugin::Manifest;
 
 /// How many empty runs tell what one costs.
 const TRIALS: usize = 21;

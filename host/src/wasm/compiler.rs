@@ -6,6 +6,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hookyard_nouns::event::Violation;
+use hookyard_nouns::plugin::{Manifest, World};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,8 +15,6 @@ use serde_json::Value;
 use super::Refusal;
 use super::engine::{Limits, Purpose};
 use super::process::OneChild;
-use crate::event::Violation;
-use crate::plugin::{Manifest, World};
 
 /// The most that it says beside code: what is known of the file, or what is wrong with a configuration.
 pub(super) const HEAD_BYTES_MAX: u64 = 8 << 20;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::rendering::Step;
 
 use super::compiler::About;
 use super::lane::Rank;
@@ -13,9 +15,8 @@ use super::loaded::Loaded;
 use super::runtime::Here;
 use super::standard::JAVASCRIPT;
 use super::workshop::{lock, shortened};
-use super::{Fault, Purpose, Refusal, Runtime, Step};
+use super::{Fault, Purpose, Refusal, Runtime};
 use crate::fair::{Cache, Owner};
-use crate::plugin::Digest;
 
 /// The run of a configuration with which it is worth an image.
 const RUNS_MIN: u32 = 200;
@@ -308,11 +309,11 @@ impl Runtime {
 
 #[cfg(test)]
 mod tests {
+    use hookyard_nouns::event::{Attributes, Content, Data, Event, Tenant};
+    use hookyard_nouns::json::Json;
     use uuid::Uuid;
 
     use super::*;
-    use crate::event::{Attributes, Content, Data, Event, Tenant};
-    use crate::json::Json;
     use crate::wasm::tests::{await_end, hold_compilers, runtime};
     use crate::wasm::{Addressee, Outcome, STANDARD_PLUGINS};
 

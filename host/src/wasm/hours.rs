@@ -4,8 +4,9 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use hookyard_nouns::event::Tenant;
+
 use super::workshop::lock;
-use crate::event::Tenant;
 use crate::fair::{Cache, Owner};
 
 const HOUR_MS: i64 = 3_600_000;

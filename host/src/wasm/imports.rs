@@ -1,13 +1,14 @@
 //! What a plugin may ask of the host during a run: the event, piece by piece, and a line in the log.
 
+use hookyard_nouns::event::Data;
+use hookyard_nouns::json::Json;
+use hookyard_nouns::plugin::{LogLevel, LogLine};
+
 use super::Fault;
 use super::bindings::hookyard::plugin::event::Host as EventHost;
 use super::bindings::hookyard::plugin::log::{Host as LogHost, Level};
 use super::bindings::hookyard::plugin::types;
 use super::run::Run;
-use crate::event::Data;
-use crate::json::Json;
-use crate::plugin::{LogLevel, LogLine};
 
 const LOG_LINES_MAX: usize = 20;
 const LOG_BYTES_MAX: usize = 4 * 1024;

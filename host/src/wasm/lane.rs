@@ -89,8 +89,9 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use hookyard_nouns::event::Tenant;
+
     use super::*;
-    use crate::event::Tenant;
 
     fn owner(name: &str) -> Owner {
         Some(Tenant::new(name).unwrap())

@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hookyard_nouns::plugin::Manifest;
+#[cfg(feature = "compiler")]
+use hookyard_nouns::plugin::World;
 use wasmtime::component::{Component, InstancePre};
 
 use super::Fault;
@@ -11,9 +14,6 @@ use super::bindings::exports::hookyard::plugin::{filter, lifecycle, transform};
 use super::engine::{Limits, Machine};
 use super::run::{Call, Run};
 use super::stopwatch::Stopwatch;
-use crate::plugin::Manifest;
-#[cfg(feature = "compiler")]
-use crate::plugin::World;
 
 /// What is kept of a plugin beside its code.
 const LINKED_BYTES: usize = 64 << 10;

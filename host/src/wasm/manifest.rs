@@ -1,7 +1,8 @@
 //! What a plugin says of itself, checked before anybody relies on it.
 
+use hookyard_nouns::plugin::Manifest;
+
 use super::Refusal;
-use crate::plugin::Manifest;
 #[cfg(feature = "compiler")]
 use crate::schemas::Schema;
 

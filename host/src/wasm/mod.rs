@@ -37,16 +37,16 @@ mod workshop;
 
 use std::time::Duration;
 
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::plugin::{Manifest, World};
 use serde::{Deserialize, Serialize};
-
-use crate::plugin::{Digest, Manifest, World};
 
 #[cfg(feature = "compiler")]
 pub use child::serve_one;
 pub use compiler::{Budget, Compiler};
 pub use configured::Slow;
 pub use engine::{Limits, Purpose};
-pub use pipeline::{Addressee, Outcome, Ran, Step, StepRun, time_us};
+pub use pipeline::{Addressee, Outcome, Ran, StepRun, time_us};
 pub use runtime::{CodeBytes, Runtime};
 pub use standard::STANDARD_PLUGINS;
 pub use workshop::{Equipment, Files, Making, Workshop};
@@ -162,9 +162,10 @@ mod tests {
     use std::sync::{Arc, mpsc};
 
     use bytes::Bytes;
+    use hookyard_nouns::event::Tenant;
+    use hookyard_nouns::rendering::Step;
 
     use super::*;
-    use crate::event::Tenant;
     use crate::fair::Owner;
 
     /// The most that the code of plugins and of images may be together.

@@ -1,7 +1,13 @@
 //! All the steps of a pipeline on one event.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Content, Event};
+use hookyard_nouns::plugin::LogLine;
+use hookyard_nouns::rendering::Step;
 
 use super::bindings::hookyard::plugin::types::CallContext;
 use super::carry::{Done, check_parts};
@@ -10,45 +16,7 @@ use super::run::{Cost, Ended, Input};
 use super::runtime::Here;
 use super::stopwatch::Stopwatch;
 use super::{Fault, Runtime};
-use crate::delivery::Reason;
-use crate::event::{Content, Event};
 use crate::fair::Owner;
-use crate::plugin::{Digest, LogLine};
-
-/// One step: a plugin's version with its configuration, JSON text that fits the plugin's schema.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Step {
-    pub plugin: Digest,
-    pub config: Arc<str>,
-    #[serde(skip)]
-    name: Name,
-}
-
-/// What a step is called, once somebody has asked: a configuration may be long, and is asked for in each run.
-#[derive(Clone, Debug, Default)]
-struct Name(OnceLock<Digest>);
-
-impl PartialEq for Name {
-    /// The same steps have the same name, whether it is known or not.
-    fn eq(&self, _: &Name) -> bool {
-        true
-    }
-}
-
-impl Eq for Name {}
-
-impl Step {
-    pub fn new(plugin: Digest, config: impl Into<Arc<str>>) -> Step {
-        Step { plugin, config: config.into(), name: Name::default() }
-    }
-
-    /// Tells it apart from all other steps: the name of its image.
-    pub(super) fn name(&self) -> Digest {
-        let name = || Digest::of(&[&self.plugin.0[..], self.config.as_bytes()].concat());
-        *self.name.0.get_or_init(name)
-    }
-}
 
 /// What a pipeline says of an event.
 #[derive(Debug, PartialEq)]

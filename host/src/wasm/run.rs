@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hookyard_nouns::event::{Content, Event};
+use hookyard_nouns::json::Json;
+use hookyard_nouns::plugin::{LogLevel, LogLine, Manifest};
 use wasmtime::component::{Instance, Linker};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, Trap, UpdateDeadline};
 
@@ -12,9 +15,6 @@ use super::bindings::hookyard::plugin::types::{CallContext, Decision, Verdict};
 use super::engine::{Limits, Machine, Purpose, Running};
 use super::loaded::Loaded;
 use super::stopwatch::Stopwatch;
-use crate::event::{Content, Event};
-use crate::json::Json;
-use crate::plugin::{LogLevel, LogLine, Manifest};
 
 /// What a step says of an event.
 pub(super) enum Answer {

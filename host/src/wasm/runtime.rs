@@ -3,6 +3,10 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::plugin::World;
+use hookyard_nouns::rendering::Step;
+
 use super::cache::Cached;
 use super::compiler::About;
 use super::configured::Images;
@@ -10,9 +14,8 @@ use super::engine::{Allocation, Machine};
 use super::lane::Rank;
 use super::loaded::Loaded;
 use super::workshop::{Workshop, lock};
-use super::{Fault, Limits, Purpose, Refusal, Step, Uploaded, manifest};
+use super::{Fault, Limits, Purpose, Refusal, Uploaded, manifest};
 use crate::fair::{self, Owner};
-use crate::plugin::{Digest, World};
 
 /// The largest script.
 const SCRIPT_BYTES_MAX: usize = 64 << 10;

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hookyard_nouns::clock;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Tenant, Violation};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -16,10 +19,7 @@ use super::hours::Hours;
 use super::lane::{Lane, Rank};
 use super::standard::JAVASCRIPT;
 use super::{Fault, Limits, Purpose, Refusal, STANDARD_PLUGINS};
-use crate::clock;
-use crate::event::{Tenant, Violation};
 use crate::fair::{self, Owner};
-use crate::plugin::Digest;
 
 /// After how long something is tried again that failed for reasons of ours, and something that was refused.
 /// The router may have been short of time or memory when it was.

@@ -4,7 +4,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use hookyard::wasm::{Addressee, Outcome, Step};
+use hookyard::wasm::{Addressee, Outcome};
+use hookyard_nouns::rendering::Step;
 use rustix::process::{Pid, setpriority_process};
 
 use super::{open, try_open, work};

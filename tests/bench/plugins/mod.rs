@@ -15,12 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hookyard::event::Event;
-use hookyard::plugin::Digest;
 use hookyard::wasm::{
-    Addressee, Budget, CodeBytes, Compiler, Equipment, Limits, Outcome, Purpose, Runtime, Step,
-    Workshop,
+    Addressee, Budget, CodeBytes, Compiler, Equipment, Limits, Outcome, Purpose, Runtime, Workshop,
 };
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Event;
+use hookyard_nouns::rendering::Step;
 
 use super::Bench;
 use super::report::{Report, Rounds, Row};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookyard::event::{Attributes, Content, Data, Event, Tenant};
-use hookyard::json::Json;
 use hookyard::wasm::STANDARD_PLUGINS;
+use hookyard_nouns::event::{Attributes, Content, Data, Event, Tenant};
+use hookyard_nouns::json::Json;
 use serde_json::json;
 use uuid::Uuid;
 

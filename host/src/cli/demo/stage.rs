@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use hookyard_nouns::clock;
+use hookyard_nouns::event::Tenant;
 use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -18,9 +20,7 @@ use super::{ACCOUNT, PATIENCE, subscribe};
 use crate::api::new_token;
 use crate::api::receiver::{Receipt, receive};
 use crate::cli::client::Client;
-use crate::clock;
 use crate::config::Given;
-use crate::event::Tenant;
 use crate::keys;
 use crate::manage;
 use crate::schemas;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use hookyard_nouns::clock;
 use serde_json::Value;
 use url::form_urlencoded;
 
 use super::stage::AMOUNT_MIN;
 use crate::api::receiver::Receipt;
-use crate::clock;
 use crate::keys::SigningKey;
 use crate::sign::{hex, hmac_sha256, parse_secret, sha256};
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
+use hookyard_nouns::cloudevent::{Publication, structured};
+use hookyard_nouns::event::{Event, Tenant, format_name};
+use hookyard_nouns::json::{Json, Spelled};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::event::{Event, Tenant, format_name};
-use crate::json::{Json, Spelled};
-use crate::publication::{Publication, structured};
 use crate::trial::Verdict;
 
 /// One case.
@@ -97,7 +97,7 @@ impl Case {
 
 /// An event as if it had just been accepted, always at the same time.
 fn event(text: &RawValue) -> anyhow::Result<Arc<Event>> {
-    let said = |refusal: crate::formats::Refusal| anyhow::anyhow!("{refusal:?}");
+    let said = |refusal: hookyard_nouns::refusal::Refusal| anyhow::anyhow!("{refusal:?}");
     let sent = structured(Bytes::from(text.get().to_owned())).map_err(said)?;
     let Publication { format, alternate_ids, content, .. } = sent.read().map_err(|violations| {
         let all: Vec<_> = violations.iter().map(ToString::to_string).collect();

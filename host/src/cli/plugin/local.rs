@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Parser;
+use hookyard_nouns::digest::Digest;
 use tempfile::TempDir;
 
 use crate::config::{Given, Settings};
-use crate::plugin::Digest;
 use crate::wasm::{CodeBytes, Equipment, Purpose, Runtime, Uploaded, Workshop};
 
 /// Settings without flags.

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
+use hookyard_nouns::plugin::PluginName;
 
 use crate::cli::print::say;
-use crate::plugin::PluginName;
 
 include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 

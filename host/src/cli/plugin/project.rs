@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use hookyard_nouns::plugin::PluginName;
 use serde::Deserialize;
-
-use crate::plugin::PluginName;
 
 const FILE: &str = "hookyard.toml";
 

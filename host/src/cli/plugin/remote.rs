@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use hookyard_nouns::json::Json;
 use http::Method;
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +12,6 @@ use serde_json::Value;
 use super::Here;
 use crate::cli::client::Client;
 use crate::cli::print::say;
-use crate::json::Json;
 
 /// How often a router is asked for new lines.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

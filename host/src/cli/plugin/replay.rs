@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::rendering::Rendered;
 use http::Method;
 use serde::Deserialize;
 
@@ -12,8 +14,7 @@ use super::local::Local;
 use super::remote::Router;
 use crate::cli::print::say;
 use crate::formats::Formats;
-use crate::plugin::Digest;
-use crate::render::{Rendered, render};
+use crate::render::render;
 use crate::trial::Reproduction;
 
 #[derive(Debug, clap::Args)]

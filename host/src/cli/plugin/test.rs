@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::ensure;
+use hookyard_nouns::rendering::Step;
 
 use super::Here;
 use super::build::{self, is_script};
@@ -13,7 +14,6 @@ use super::project::Project;
 use crate::cli::print::{Unread, say};
 use crate::printable::Printable;
 use crate::trial;
-use crate::wasm::Step;
 
 /// How often a watched folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);

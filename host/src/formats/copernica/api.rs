@@ -2,20 +2,20 @@
 
 use std::ops::RangeInclusive;
 
+use hookyard_nouns::event::{Violation, essence, is_json_type};
+use hookyard_nouns::json::without_mark;
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::subscription::{Draft, Filter, Subscription, TypePattern};
 use http::{HeaderName, Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 
 use super::form;
 use super::{CONTENT_TYPE, Copernica, NAME};
-use crate::event::{Violation, essence, is_json_type};
 use crate::formats::{
-    Answer, Api, Call, Done, Login, Operation, Refusal, bearer, check, read_json, take_id,
-    whole_number,
+    Answer, Api, Call, Done, Login, Operation, bearer, check, read_json, take_id, whole_number,
 };
-use crate::json::without_mark;
 use crate::schemas::Schema;
-use crate::subscription::{Draft, Filter, Subscription, TypePattern};
 
 /// Of the versions, this one is documented; its calls about webhooks are those of the ones before.
 const ALL: &str = "/{version}/webhooks";

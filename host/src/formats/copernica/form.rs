@@ -1,10 +1,9 @@
 //! `application/x-www-form-urlencoded` as PHP writes and reads it, with brackets for lists and maps.
 
+use hookyard_nouns::json::Json;
+use hookyard_nouns::rendering::Output;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
-
-use crate::json::Json;
-use crate::render::Output;
 
 /// What PHP's `urlencode` leaves as it is; it makes a space a `+`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b' ');
@@ -145,10 +144,10 @@ fn decode(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use hookyard_nouns::rendering::TooLarge;
     use serde_json::json;
 
     use super::*;
-    use crate::render::TooLarge;
 
     fn json(text: &str) -> Json {
         Json::parse(text.to_owned().into()).unwrap()

@@ -7,15 +7,15 @@ mod api;
 mod form;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hookyard_nouns::clock;
+use hookyard_nouns::event::{Content, Data, Event};
+use hookyard_nouns::json::Json;
+use hookyard_nouns::rendering::{Body, Output, Rendering, TooLarge};
 use http::{HeaderName, header};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Api, Catalogue, Choices, Format, Proof};
-use crate::clock;
-use crate::event::{Content, Data, Event};
-use crate::json::Json;
-use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Schema};
 use crate::sign::{self, Unsigned};
 use form::Form;

@@ -1,19 +1,18 @@
 //! The hooks: JSON:API 1.1 documents that become drafts, and the answers.
 
 use bytes::Bytes;
+use hookyard_nouns::clock;
+use hookyard_nouns::event::Violation;
+use hookyard_nouns::json::Json;
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::subscription::{Draft, Filter, Subscription, TypePattern};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
 use super::{Kajabi, NAME};
-use crate::clock;
-use crate::event::Violation;
-use crate::formats::{
-    Answer, Api, Call, Done, Granted, Login, Operation, Refusal, read_json, whole_number,
-};
-use crate::json::Json;
+use crate::formats::{Answer, Api, Call, Done, Granted, Login, Operation, read_json, whole_number};
 use crate::schemas;
-use crate::subscription::{Draft, Filter, Subscription, TypePattern};
 
 const MEDIA_TYPE: &str = "application/vnd.api+json";
 const ALL: &str = "/v1/hooks";

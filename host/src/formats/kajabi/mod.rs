@@ -7,9 +7,10 @@ mod api;
 
 use std::collections::BTreeSet;
 
+use hookyard_nouns::event::{Content, Data, Event};
+use hookyard_nouns::rendering::{Body, Output, Rendering, TooLarge};
+
 use super::{Api, Catalogue, Format, Writer};
-use crate::event::{Content, Data, Event};
-use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Endpoints, Schema};
 
 const NAME: &str = "kajabi";

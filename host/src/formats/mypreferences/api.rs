@@ -2,6 +2,14 @@
 
 use std::collections::HashMap;
 
+use hookyard_nouns::endpoint;
+use hookyard_nouns::event::{Violation, is_json_type};
+use hookyard_nouns::json::Json;
+use hookyard_nouns::plugin::PluginRef;
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::subscription::{
+    Draft, Filter, NewSecret, State, StepRef, Subscription, TypePattern,
+};
 use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,16 +17,10 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{AlternateIdShape, MyPreferences, NAME};
-use crate::endpoint;
-use crate::event::{Violation, is_json_type};
 use crate::formats::{
-    AccountRate, Answer, Api, Call, Catalogue, Done, Login, Operation, Refusal, read_json,
-    whole_number,
+    AccountRate, Answer, Api, Call, Catalogue, Done, Login, Operation, read_json, whole_number,
 };
-use crate::json::Json;
-use crate::plugin::PluginRef;
 use crate::schemas::Schema;
-use crate::subscription::{Draft, Filter, NewSecret, State, StepRef, Subscription, TypePattern};
 
 /// The provider's pages print no path beside `/Profiles/v4/{clientId}`; the rest is ours.
 const ALL: &str = "/Profiles/v4/{clientId}/Webhooks/Subscriptions";

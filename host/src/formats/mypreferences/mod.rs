@@ -6,13 +6,13 @@
 
 mod api;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::event::{Content, Data, Event};
+use hookyard_nouns::rendering::{Body, Output, Rendering, TooLarge};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{AfterLast, Api, Catalogue, Choices, Format, Policy, Proof, Writer};
-use crate::clock;
-use crate::event::{Content, Data, Event};
-use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Schema};
 
 const NAME: &str = "mypreferences";

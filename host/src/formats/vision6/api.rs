@@ -4,19 +4,19 @@
 
 use std::cmp::Ordering;
 
+use hookyard_nouns::endpoint;
+use hookyard_nouns::json::Json;
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::rendering::Output;
+use hookyard_nouns::subscription::{Draft, Filter, Subscription, TypePattern};
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 
 use super::{NAME, Vision6};
-use crate::endpoint;
 use crate::formats::{
-    Answer, Api, Call, Done, Granted, Operation, Refusal, TokenPlace, Writer, check, read_json,
-    whole_number,
+    Answer, Api, Call, Done, Granted, Operation, TokenPlace, Writer, check, read_json, whole_number,
 };
-use crate::json::Json;
-use crate::render::Output;
-use crate::subscription::{Draft, Filter, Subscription, TypePattern};
 
 /// The access level that every method about webhooks asks for: "Full access".
 const FULL_ACCESS: &str = "full_access";

@@ -7,10 +7,11 @@ mod api;
 
 use std::time::Duration;
 
+use hookyard_nouns::clock;
+use hookyard_nouns::event::{Content, Data, Event};
+use hookyard_nouns::rendering::{Body, Output, Rendering, TooLarge};
+
 use super::{AfterLast, Api, Catalogue, Format, Policy, Writer};
-use crate::clock;
-use crate::event::{Content, Data, Event};
-use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Endpoints, Schema};
 
 const NAME: &str = "vision6";

@@ -4,18 +4,19 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
+use hookyard_nouns::event::{Violation, essence};
+use hookyard_nouns::refusal::Refusal;
+use hookyard_nouns::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
 use super::{NAME, Vonage};
-use crate::event::{Violation, essence};
 use crate::formats::{
-    Answer, Api, Call, Done, Granted, Login, Operation, Refusal, check, read_json, take_id,
+    Answer, Api, Call, Done, Granted, Login, Operation, check, read_json, take_id,
 };
 use crate::schemas;
-use crate::subscription::{Draft, Filter, NewSecret, State, Subscription, TypePattern};
 
 const MEDIA_TYPE: &str = "application/vnd.newvoicemedia.v1+json";
 const ALL: &str = "/webhooks/subscriptions";

@@ -9,13 +9,13 @@ mod api;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use hookyard_nouns::clock;
+use hookyard_nouns::event::{Content, Data, Event};
+use hookyard_nouns::rendering::{Body, Output, Rendering, TooLarge};
 use http::HeaderName;
 use serde_json::json;
 
 use super::{AfterLast, Api, Catalogue, Format, Policy, Writer};
-use crate::clock;
-use crate::event::{Content, Data, Event};
-use crate::render::{Body, Output, Rendering, TooLarge};
 use crate::schemas::{self, Endpoints, Schema};
 use crate::sign::{self, Unsigned};
 

@@ -1,8 +1,9 @@
 //! What is held back, and how it goes out again.
 
+use hookyard_nouns::subscription::IN_TURN;
+
 use super::plugins::quarantine;
 use super::*;
-use crate::subscription::IN_TURN;
 
 impl Fresh {
     /// So many events, and a subscription in quarantine.

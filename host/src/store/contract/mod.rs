@@ -9,16 +9,16 @@ mod replays;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hookyard_nouns::delivery::{AttemptDetail, DeliveryState, Reason, delivery_id};
+use hookyard_nouns::event::{Attributes, Data};
+use hookyard_nouns::json::Json;
+use hookyard_nouns::subscription::{Order, OrderKey, Pace, State};
 use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::delivery::{AttemptDetail, DeliveryState, Reason, delivery_id};
-use crate::event::{Attributes, Data};
-use crate::json::Json;
 use crate::secret::ServerKey;
-use crate::subscription::{Order, OrderKey, Pace, State};
 
 /// An engine of its own.
 struct Fresh {

@@ -1,7 +1,8 @@
 //! Plugins that fail, and what plugins write.
 
+use hookyard_nouns::plugin::{LogLevel, LogLine};
+
 use super::*;
-use crate::plugin::{LogLevel, LogLine};
 
 pub(super) fn quarantine() -> Quarantine {
     Quarantine {

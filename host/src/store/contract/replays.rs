@@ -1,7 +1,8 @@
 //! Deliveries that are made again.
 
+use hookyard_nouns::delivery::Attempt;
+
 use super::*;
-use crate::delivery::Attempt;
 
 const REPLAY: Uuid = Uuid::from_u128(70);
 

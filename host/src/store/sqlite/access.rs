@@ -1,5 +1,6 @@
 //! Tenants, tokens and identities.
 
+use hookyard_nouns::event::Tenant;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use serde_json::Value;
@@ -8,7 +9,6 @@ use uuid::Uuid;
 use super::rows::{broken, check_sum, format, json, named, sound, sum, tenant, text, uuid, values};
 use super::usage;
 use super::writer::Writing;
-use crate::event::Tenant;
 use crate::secret::ServerKey;
 use crate::store::{StoreError, Token};
 

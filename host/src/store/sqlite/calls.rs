@@ -3,6 +3,11 @@
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
+use hookyard_nouns::delivery::{Attempt, Delivery};
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Event, Tenant};
+use hookyard_nouns::rendering::Rendering;
+use hookyard_nouns::subscription::{SigningSecret, Subscription};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -13,18 +18,13 @@ use super::{
     Sqlite, access, closed, counts, deaths, due, events, found, held, inspect, log, not_written,
     retention, search, subscriptions, usage,
 };
-use crate::delivery::{Attempt, Delivery};
-use crate::event::{Event, Tenant};
 use crate::fair::Owner;
 use crate::marks::Work;
-use crate::plugin::Digest;
-use crate::render::Rendering;
 use crate::store::{
     Accepted, Backlog, Claim, Counts, CountsQuery, Death, DeliveryQuery, NewEvent, Page, Pruned,
     Record, Result, Retention, Stats, Store, SubscriptionVersion, Token, Unrouted, UnroutedPage,
     Usage,
 };
-use crate::subscription::{SigningSecret, Subscription};
 
 /// Whose turn a call takes.
 pub(super) fn own(tenant: &Tenant) -> Owner {

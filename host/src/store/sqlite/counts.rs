@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
+use hookyard_nouns::delivery::{Delivery, DeliveryState};
+use hookyard_nouns::event::Tenant;
 use rusqlite::{Connection, Result, params};
 use uuid::Uuid;
 
-use crate::delivery::{Delivery, DeliveryState};
-use crate::event::Tenant;
 use crate::store::{Counts, CountsQuery};
 
 const MINUTE_MS: i64 = 60_000;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::event::Tenant;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use uuid::Uuid;
@@ -10,8 +12,6 @@ use super::log::{DELIVERY, DELIVERY_COLUMNS, read};
 use super::order;
 use super::rows::{self, EVENT, EVENT_COLUMNS, is_broken, named, sound, to_json, uuid, why};
 use super::writer::Writing;
-use crate::delivery::Reason;
-use crate::event::Tenant;
 use crate::store::{Claim, Due};
 
 /// How long a delivery waits for others to be routed that may have to go before it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::event::{Attributes, Data, Event, Tenant};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::Uuid;
@@ -9,7 +10,6 @@ use uuid::Uuid;
 use super::access;
 use super::known::Known;
 use super::rows::{self, EVENT, event_sum, is_broken, named, sound, text, to_json};
-use crate::event::{Attributes, Data, Event, Tenant};
 use crate::store::{Accepted, NewEvent, Unrouted, UnroutedPage};
 
 /// For at least a day, an event that is published again is known.

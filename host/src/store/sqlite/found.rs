@@ -4,6 +4,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::plugin::PluginName;
+use hookyard_nouns::rendering::Rendering;
+use hookyard_nouns::subscription::{SigningSecret, State, Subscription};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Params, Result, Row, params};
 use url::Url;
@@ -13,12 +18,8 @@ use super::known;
 use super::rows::{
     broken, check_sum, digest, format, json, named, rendering, sound, sum, tenant, uuid, values,
 };
-use crate::event::Tenant;
-use crate::plugin::{Digest, PluginName};
-use crate::render::Rendering;
 use crate::secret::ServerKey;
 use crate::store::SubscriptionVersion;
-use crate::subscription::{SigningSecret, State, Subscription};
 
 pub(super) fn secrets(
     connection: &Connection,

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use hookyard_nouns::subscription::IN_TURN;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::Uuid;
 
 use super::order;
 use super::rows::uuid;
-use crate::subscription::IN_TURN;
 
 /// Whether nothing keeps a subscription from being delivered to.
 pub(super) fn may_go(connection: &Connection, subscription: Uuid) -> Result<bool> {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
+use hookyard_nouns::event::Tenant;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{
     check_sum, is_broken, json, named, sound, sum, tenant, text, to_json, values, why,
 };
-use crate::event::Tenant;
 
 #[derive(Default)]
 pub(super) struct Known {

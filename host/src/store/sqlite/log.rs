@@ -4,6 +4,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use hookyard_nouns::delivery::{Attempt, Delivery, DeliveryState};
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::rendering::Rendering;
+use hookyard_nouns::subscription::IN_TURN;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Result, Row, params};
 use uuid::Uuid;
 
@@ -13,12 +18,7 @@ use super::rows::{
 };
 use super::writer::Writing;
 use super::{held, order, plugin_log};
-use crate::delivery::{Attempt, Delivery, DeliveryState};
-use crate::event::Tenant;
-use crate::plugin::Digest;
-use crate::render::Rendering;
 use crate::store::{Backlog, Record};
-use crate::subscription::IN_TURN;
 
 pub(super) fn record_all(writing: &mut Writing<'_>, records: &[Record]) -> Result<()> {
     for it in records {

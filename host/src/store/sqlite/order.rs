@@ -1,10 +1,9 @@
 //! Deliveries that are made one after the other: of those of a subscription with the same key, the first
 //! one goes, and the next when that is settled or has been passed over.
 
+use hookyard_nouns::delivery::Delivery;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::Uuid;
-
-use crate::delivery::Delivery;
 
 /// How many deliveries are passed over in one transaction.
 const PASSED_OVER_MAX: usize = 100;

@@ -1,9 +1,9 @@
 //! Which index a search of the delivery log goes along.
 
+use hookyard_nouns::delivery::DeliveryState;
 use rusqlite::types::Value;
 use uuid::Uuid;
 
-use crate::delivery::DeliveryState;
 use crate::store::DeliveryQuery;
 
 #[derive(Clone, Copy, PartialEq, Eq)]

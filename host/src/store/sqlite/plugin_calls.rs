@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::plugin::{PluginName, PluginRef, PluginVersion};
+use hookyard_nouns::subscription::Subscription;
 use uuid::Uuid;
 
 use super::calls::own;
 use super::writer::Writing;
 use super::{Sqlite, due, found, plugin_log, plugins, quarantines};
-use crate::event::Tenant;
-use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
 use crate::store::{Due, LogEntry, LogQuery, PluginStore, Quarantine, Result};
-use crate::subscription::Subscription;
 
 #[async_trait]
 impl PluginStore for Sqlite {

@@ -1,11 +1,11 @@
 //! What plugins write during runs.
 
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::plugin::{LogLevel, LogLine};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Result, Row, params, params_from_iter};
 
 use super::rows::{broken, digest, named, sound, tenant, uuid};
-use crate::event::Tenant;
-use crate::plugin::{LogLevel, LogLine};
 use crate::store::{LogEntry, LogQuery};
 
 /// How many lines are kept, of all plugins together.

@@ -1,15 +1,16 @@
 //! Plugins and their versions.
 
 use bytes::Bytes;
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::plugin::{PluginName, PluginRef, PluginVersion};
+use hookyard_nouns::subscription::Subscription;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::rows::{broken, digest, json, named, sound, tenant, to_json};
 use super::subscriptions;
 use super::writer::Writing;
-use crate::event::Tenant;
-use crate::plugin::{Digest, PluginName, PluginRef, PluginVersion};
 use crate::store::StoreError;
-use crate::subscription::Subscription;
 
 /// The operator, who shares with all tenants.
 const SHARED: &str = "";

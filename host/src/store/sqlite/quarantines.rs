@@ -1,10 +1,10 @@
 //! Subscriptions whose plugin failed so often that their deliveries are held.
 
+use hookyard_nouns::delivery::Reason;
 use rusqlite::{Connection, Result, Row, params};
 use uuid::Uuid;
 
 use super::rows::{digest, named, sound, tenant, uuid};
-use crate::delivery::Reason;
 use crate::store::Quarantine;
 
 pub(super) fn put(connection: &Connection, it: &Quarantine) -> Result<()> {

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hookyard_nouns::event::Tenant;
 use tokio::sync::{Notify, oneshot};
 
 use super::writer::Write;
-use crate::event::Tenant;
 use crate::fair::{Bounds, FairQueue, FairSemaphore, Owner, Permit, Room};
 use crate::store::{Accepted, NewEvent, Record, Result};
 

@@ -1,14 +1,14 @@
 //! The calls of [`ReplayStore`], most of them a statement or two of `replays`.
 
 use async_trait::async_trait;
+use hookyard_nouns::delivery::Delivery;
+use hookyard_nouns::event::Tenant;
 use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::calls::own;
 use super::writer::Writing;
 use super::{Sqlite, replays, search};
-use crate::delivery::Delivery;
-use crate::event::Tenant;
 use crate::store::{Replay, ReplayPage, ReplayQuery, ReplayStore, Result};
 
 #[async_trait]

@@ -1,5 +1,6 @@
 //! Replays, and the deliveries that they make due again.
 
+use hookyard_nouns::event::Tenant;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use uuid::Uuid;
 
@@ -7,7 +8,6 @@ use super::rows::{broken, json, named, sound, tenant, to_json, uuid};
 use super::search::{self, Order};
 use super::usage;
 use super::writer::Writing;
-use crate::event::Tenant;
 use crate::store::{DeliveryQuery, Replay, ReplayPage, ReplayState, Replayable, StoreError};
 
 pub(super) fn page(connection: &Connection, it: &Replay, limit: usize) -> Result<ReplayPage> {

@@ -1,13 +1,13 @@
 //! Forgetting, a little at a time. What is not settled is never touched.
 
+use hookyard_nouns::delivery::Reason;
+use hookyard_nouns::event::Tenant;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::Uuid;
 
 use super::rows::{to_json, uuid};
 use super::writer::Writing;
 use super::{access, counts, events, held, order, plugin_log};
-use crate::delivery::Reason;
-use crate::event::Tenant;
 use crate::store::{Pruned, Retention};
 
 /// How many rows of a kind are looked at in one transaction, so that none of them takes long.

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
+use hookyard_nouns::digest::Digest;
+use hookyard_nouns::event::{Content, Data, Event, Tenant, format_name};
+use hookyard_nouns::json::Json;
+use hookyard_nouns::rendering::Rendering;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Error, Result, Row};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
-
-use crate::event::{Content, Data, Event, Tenant, format_name};
-use crate::json::Json;
-use crate::plugin::Digest;
-use crate::render::Rendering;
 
 /// A value that this program would not have written.
 pub(super) fn broken(column: usize, why: impl Into<String>) -> Error {

@@ -3,6 +3,8 @@
 
 use std::cmp::Ordering;
 
+use hookyard_nouns::delivery::{Delivery, DeliveryState};
+use hookyard_nouns::event::Tenant;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params_from_iter};
 use uuid::Uuid;
@@ -11,8 +13,6 @@ use super::log::{DELIVERY, DELIVERY_COLUMNS, read};
 use super::paths::{Along, Path, blob, path};
 use super::rows::{named, sound};
 use super::subscriptions;
-use crate::delivery::{Delivery, DeliveryState};
-use crate::event::Tenant;
 use crate::store::{DeliveryQuery, Page, Place};
 
 /// How many deliveries, or events, a search looks at.

@@ -1,5 +1,7 @@
 //! Subscriptions, state by state.
 
+use hookyard_nouns::event::Tenant;
+use hookyard_nouns::subscription::{SigningSecret, Subscription};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result, params};
 use uuid::Uuid;
@@ -9,9 +11,7 @@ use super::held;
 use super::rows::{sum, text, to_json, uuid};
 use super::usage;
 use super::writer::Writing;
-use crate::event::Tenant;
 use crate::store::StoreError;
-use crate::subscription::{SigningSecret, Subscription};
 
 type Outcome<T> = crate::store::Result<T>;
 

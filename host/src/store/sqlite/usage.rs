@@ -1,9 +1,9 @@
 //! What each tenant has, and whether it may have more.
 
+use hookyard_nouns::event::Tenant;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::writer::Writing;
-use crate::event::Tenant;
 use crate::store::{StoreError, Usage};
 
 pub(super) fn of(connection: &Connection, tenant: &Tenant) -> Result<Usage> {

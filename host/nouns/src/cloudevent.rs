@@ -11,8 +11,8 @@ use crate::event::{
     AttributeValue, Attributes, AttributesSize, Content, Data, Kind, Violation, is_json_type,
     is_standard, kind_of_bytes,
 };
-use crate::formats::Refusal;
 use crate::json::Json;
+use crate::refusal::Refusal;
 
 /// How many alternate ids an event may have.
 const ALTERNATE_IDS_MAX: usize = 100;

@@ -8,10 +8,11 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
+use crate::digest::Digest;
 use crate::event::{Data, Event, TYPE_CHARS_MAX, Tenant, Violation};
 use crate::json::Json;
-use crate::plugin::{Digest, PluginRef};
-use crate::render::Rendering;
+use crate::plugin::PluginRef;
+use crate::rendering::Rendering;
 
 /// One state of a subscription: it holds from its revision until the next change.
 #[derive(Clone, Debug)]

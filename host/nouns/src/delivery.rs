@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::digest::Digest;
 use crate::event::Event;
-use crate::plugin::Digest;
 
 /// Why something is as it is. `code` is short and stable; `detail` is for reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
